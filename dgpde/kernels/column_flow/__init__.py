@@ -1,0 +1,1 @@
+"""Richards flow through a batch of independent columns, a whole trajectory as one operation."""
