@@ -1,0 +1,37 @@
+// Saturated flow: theta = theta_s and kr = 1 at every head; storage is the specific storage alone.
+#pragma once
+
+#include "soil_point.h"
+
+namespace dgpde {
+inline namespace DGPDE_ISA {
+
+struct Saturated {
+  static constexpr int n_raw = 1;  // theta_s
+  static constexpr int n_derived = 1;
+
+  template <class V, class A, class D>
+  static DGPDE_HD void prepare(const A& raw, const D& d) {
+    d[0] = raw[0];
+  }
+
+  template <class V, class D>
+  static DGPDE_HD V wet_suction(const D&) {
+    return V{};
+  }
+
+  template <bool kPartials, class V, class D>
+  static DGPDE_HD void evaluate(const D& d, V, SoilPoint<V>& p, V* dtheta, V* dkr) {
+    p.theta = d[0];
+    p.kr = broadcast<V>(1);
+    p.capacity = V{};
+    p.dkr = V{};
+    if constexpr (kPartials) {
+      dtheta[0] = broadcast<V>(1);
+      dkr[0] = V{};
+    }
+  }
+};
+
+}  // namespace DGPDE_ISA
+}  // namespace dgpde

@@ -1,0 +1,142 @@
+// van Genuchten (1980) retention with the conductivity of Mualem (1976), and optionally an air-entry suction h_e
+// (Ippisch, Vogel & Bastian 2006, Adv. Water Resour. 29:1780).
+//
+//   y = (alpha h)^n, h = -psi,  m = 1 - 1/n,  Se = (1 + y)^-m,  f = y/(1 + y) = 1 - Se^(1/m),  A = 1 - f^m
+//   theta = theta_r + (theta_s - theta_r) S,  S = Se(h)/Se(h_e),  kr = S^l (A(h)/A(h_e))^2        for h > h_e
+//   theta = theta_s,  kr = 1                                                                      for h <= h_e
+//
+// Everything is built from q = exp(-|log y|) <= 1, so that nothing overflows, and from log f, so that A does not
+// cancel in dry soil. At h_e = 0 the derivatives in h_e are returned as 0; the Python side refuses them there
+// (for n < 2 dkr/dh_e is infinite).
+#pragma once
+
+#include "soil_point.h"
+
+namespace dgpde {
+inline namespace DGPDE_ISA {
+
+struct VanGenuchten {
+  static constexpr int n_raw = 6;      // theta_r, theta_s, alpha, n, l, air_entry
+  static constexpr int n_derived = 9;  // theta_r, theta_s - theta_r, alpha, n, l, h_e, 1/Se(h_e), 1/A(h_e), m
+
+  template <class V>
+  struct Shape {  // the functions of h that both passes need
+    V lx, f, g, log_f, log_se, root_se, se, a, inv_h;  // log(alpha h), f, 1 - f, log f, log Se, Se^(1/2), Se, A, 1/h
+  };
+
+  template <class V>
+  static DGPDE_HD Shape<V> shape(V alpha, V n, V m, V h) {
+    using R = RealOf<V>;
+    Shape<V> s;
+    s.lx = vlog(alpha * h);
+    const V ly = n * s.lx;
+    const auto dry = ly > V{};
+    const V q = vexp_nonpositive(-vabs(ly));
+    // one division for 1/(1 + q), for q/(2 + q) (whose atanh gives log1p(q)) and for 1/h
+    const V q1 = q + R(1), q2 = q + R(2);
+    const V q1h = q1 * h;
+    const V inv = R(1) / (q1h * q2);
+    const V r = q2 * h * inv;
+    const V log1p_q = twice_atanh(q * q1h * inv);
+    s.inv_h = q1 * q2 * inv;
+    const V qr = q * r;
+    s.f = select(dry, r, qr);
+    s.g = select(dry, qr, r);
+    s.log_f = select(dry, V{}, ly) - log1p_q;
+    s.log_se = -m * (select(dry, ly, V{}) + log1p_q);
+    s.root_se = vexp_nonpositive(R(0.5) * s.log_se);
+    s.se = s.root_se * s.root_se;
+    s.a = -vexpm1_nonpositive(m * s.log_f);
+    return s;
+  }
+
+  template <class V, class A, class D>
+  static DGPDE_HD void prepare(const A& raw, const D& d) {
+    using R = RealOf<V>;
+    d[0] = raw[0];
+    d[1] = raw[1] - raw[0];
+    d[2] = raw[2];
+    d[3] = raw[3];
+    d[4] = raw[4];
+    d[5] = raw[5];
+    const auto entry = V(raw[5]) > V{};
+    d[6] = broadcast<V>(1);
+    d[7] = broadcast<V>(1);
+    d[8] = R(1) - R(1) / V(raw[3]);
+    if (any(entry)) {
+      const Shape<V> c = shape(V(raw[2]), V(raw[3]), V(d[8]), select(entry, V(raw[5]), broadcast<V>(1)));
+      d[6] = select(entry, R(1) / c.se, broadcast<V>(1));
+      d[7] = select(entry, R(1) / c.a, broadcast<V>(1));
+    }
+  }
+
+  template <class V, class D>
+  static DGPDE_HD V wet_suction(const D& d) {
+    using R = RealOf<V>;
+    const V n = d[3];
+    return vmax(V(d[5]), vpow(V(d[8]), R(1) / n) / V(d[2]));
+  }
+
+  template <bool kPartials, class V, class D>
+  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+    using R = RealOf<V>;
+    const V one = broadcast<V>(1);
+    const V range = d[1], alpha = d[2], n = d[3], l = d[4], h_e = d[5], inv_sc = d[6], inv_ac = d[7], m = d[8];
+    const auto wet = psi >= -h_e;
+    const V h = select(wet, one, -psi);
+    const Shape<V> s = shape(alpha, n, m, h);
+    const V sat = s.se * inv_sc;
+    const auto entry = h_e > V{};
+    // S^l: the usual l = 1/2 without air entry is the root already at hand; each lane decides for itself.
+    const auto plain = mask_and(l == broadcast<V>(0.5), mask_not(entry));
+    V sat_l = s.root_se;
+    V log_sat = s.log_se;
+    if (any(entry)) log_sat = s.log_se + vlog(inv_sc);
+    if (!all(plain)) sat_l = select(plain, s.root_se, vexp(l * log_sat));
+    const V c2 = sat_l * inv_ac * inv_ac;
+    const V big_g = one - s.a;  // f^m
+    const V slope = (n - one) * s.inv_h;
+    p.theta = select(wet, V(d[0]) + range, V(d[0]) + range * sat);
+    p.kr = select(wet, one, c2 * s.a * s.a);
+    p.capacity = select(wet, V{}, range * sat * slope * s.f);
+    p.dkr = select(wet, V{}, slope * c2 * s.a * (l * s.f * s.a + R(2) * s.g * big_g));
+    if constexpr (kPartials) {
+      const V inv_n = R(1) / n;
+      const V inv_n2 = inv_n * inv_n;
+      // d log Se and d A in alpha and n
+      V ds_alpha = -(n - one) * s.f / alpha;
+      V ds_n = s.log_se * inv_n2 / m - m * s.f * s.lx;
+      const V da_alpha = -(n - one) * s.g * big_g / alpha;
+      const V da_n = -big_g * (s.log_f * inv_n2 + m * s.g * s.lx);
+      V dac_alpha = V{}, dac_n = V{}, ds_entry = V{}, dac_entry = V{};  // d log A(h_e)
+      if (any(entry)) {
+        const V he = select(entry, h_e, one);
+        const Shape<V> c = shape(alpha, n, m, he);
+        const V gc = one - c.a;
+        ds_alpha = ds_alpha + select(entry, (n - one) * c.f / alpha, V{});
+        ds_n = ds_n - select(entry, c.log_se * inv_n2 / m - m * c.f * c.lx, V{});
+        ds_entry = select(entry, (n - one) * c.f / he, V{});
+        dac_alpha = select(entry, -(n - one) * c.g * gc / (alpha * c.a), V{});
+        dac_n = select(entry, -gc * (c.log_f * inv_n2 + m * c.g * c.lx) / c.a, V{});
+        dac_entry = select(entry, -(n - one) * c.g * gc / (he * c.a), V{});
+      }
+      const V kr = p.kr;
+      const V two_c2a = R(2) * c2 * s.a;
+      dtheta[0] = select(wet, V{}, one - sat);
+      dtheta[1] = select(wet, one, sat);
+      dtheta[2] = select(wet, V{}, range * sat * ds_alpha);
+      dtheta[3] = select(wet, V{}, range * sat * ds_n);
+      dtheta[4] = V{};
+      dtheta[5] = select(wet, V{}, range * sat * ds_entry);
+      dkr[0] = V{};
+      dkr[1] = V{};
+      dkr[2] = select(wet, V{}, kr * (l * ds_alpha - R(2) * dac_alpha) + two_c2a * da_alpha);
+      dkr[3] = select(wet, V{}, kr * (l * ds_n - R(2) * dac_n) + two_c2a * da_n);
+      dkr[4] = select(wet, V{}, kr * log_sat);
+      dkr[5] = select(wet, V{}, kr * (l * ds_entry - R(2) * dac_entry));
+    }
+  }
+};
+
+}  // namespace DGPDE_ISA
+}  // namespace dgpde
