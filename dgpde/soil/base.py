@@ -1,0 +1,183 @@
+"""What every soil shares: parameters that may be numbers, fields or nn.Parameters, their checks, and the three curves."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dgpde.soil import functional
+
+Value = float | Tensor
+
+
+def as_parameter(name: str, value: Value) -> Tensor:
+    """A number or floating tensor as a tensor; ``nn.Parameter``s and tensors are kept as they are.
+
+    Raises TypeError (neither number nor floating tensor) or ValueError (NaN or infinite), naming the parameter.
+    """
+    if isinstance(value, Tensor):
+        if value.dtype not in (torch.float64, torch.float32):
+            raise TypeError(f"{name}: has dtype {value.dtype}; give a tensor of torch.float64 or torch.float32")
+        tensor = value
+    elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+        tensor = torch.tensor(float(value), dtype=torch.float64)
+    else:
+        raise TypeError(f"{name}: is a {type(value).__name__}; give a number, a torch tensor or an nn.Parameter")
+    if not torch.isfinite(tensor.detach()).all():
+        raise ValueError(f"{name}: holds NaN or infinite values; every value must be finite")
+    return tensor
+
+
+def _worst(tensor: Tensor, bad: Tensor) -> str:
+    return f"{tensor.detach().expand(bad.shape)[bad].flatten()[0].item():g}"
+
+
+class Soil(torch.nn.Module):
+    """A soil hydraulic relation with its parameters.
+
+    Attributes: ``relation`` (kernel name), ``variant`` (0 unless the class says otherwise), ``k_sat`` [m/s] and one attribute for
+    each parameter, as tensors.  Parameters given as ``nn.Parameter`` are listed by ``soil.parameters()``; other leaf tensors are
+    buffers; results of other computations (a network's output) are kept as they are, so that gradients flow through them.
+
+    ``psi`` is a pressure head in m, [..., *grid.shape] or anything that broadcasts with the parameters; results have the dtype
+    of ``psi``.
+    """
+
+    relation: ClassVar[str]
+    k_sat: Tensor
+
+    def __init__(self, variant: int = 0, **values: Value) -> None:
+        super().__init__()
+        self.variant = variant
+        self._names = tuple(values)
+        for name, value in values.items():
+            tensor = as_parameter(name, value)
+            if isinstance(tensor, torch.nn.Parameter):
+                self.register_parameter(name, tensor)
+            elif tensor.requires_grad:
+                # graph tensors (and leaves that an optimiser holds) must stay the caller's own objects
+                setattr(self, name, tensor)
+            else:
+                self.register_buffer(name, tensor)
+        shape: torch.Size = torch.Size([])
+        for name in self._names:
+            try:
+                shape = torch.broadcast_shapes(shape, self._get(name).shape)
+            except RuntimeError:
+                raise ValueError(
+                    f"{name}: has shape {tuple(self._get(name).shape)}, which does not broadcast with {tuple(shape)} of the "
+                    "parameters before it; give every parameter a shape that broadcasts to grid.shape"
+                ) from None
+        self._check_above("k_sat", 0.0)
+
+    # ------------------------------------------------------------------------------------------------------- checks
+
+    def _get(self, name: str) -> Tensor:
+        return getattr(self, name)  # type: ignore[no-any-return]
+
+    def _check(self, name: str, bad: Tensor, rule: str) -> None:
+        if bad.any():
+            raise ValueError(f"{name}: is {_worst(self._get(name), bad)}; {rule}")
+
+    def _check_above(self, name: str, bound: float, unit: str = "") -> None:
+        self._check(name, self._get(name).detach() <= bound, f"must be > {bound:g}{unit}")
+
+    def _check_within(self, name: str, low: float, high: float) -> None:
+        value = self._get(name).detach()
+        self._check(name, (value < low) | (value > high), f"must lie in [{low:g}, {high:g}]")
+
+    def _check_water_contents(self) -> None:
+        """0 <= theta_r < theta_s <= 1."""
+        self._check_within("theta_r", 0.0, 1.0)
+        self._check_within("theta_s", 0.0, 1.0)
+        theta_r, theta_s = torch.broadcast_tensors(self._get("theta_r").detach(), self._get("theta_s").detach())
+        self._check("theta_r", theta_r >= theta_s, "must be smaller than theta_s everywhere")
+
+    # ------------------------------------------------------------------------------------------------- what kernels take
+
+    def _kernel_values(self) -> dict[str, Tensor]:
+        """Kernel name -> tensor as given, without k_sat."""
+        return {name: self._get(name) for name in functional.PARAMETERS[self.relation]}
+
+    def _expand(self, name: str, value: Tensor, shape: Sequence[int]) -> Tensor:
+        try:
+            return value.expand(tuple(shape))
+        except RuntimeError:
+            raise ValueError(
+                f"{name}: has shape {tuple(value.shape)}, which does not broadcast to the grid's {tuple(shape)}"
+            ) from None
+
+    def parameters_on(
+        self, shape: Sequence[int], dtype: torch.dtype | None = None, device: torch.device | None = None
+    ) -> dict[str, Tensor]:
+        """The kernel's parameters as views expanded to ``shape`` (gradients flow back to the values that were given).
+
+        dtype, device: converted to these when given.  Raises ValueError when a parameter does not broadcast to ``shape``.
+        """
+        return {
+            name: self._expand(name, value.to(dtype=dtype, device=device), shape)
+            for name, value in self._kernel_values().items()
+        }
+
+    def k_sat_on(
+        self, shape: Sequence[int], dtype: torch.dtype | None = None, device: torch.device | None = None
+    ) -> Tensor:
+        """``k_sat`` [m/s] as a view expanded to ``shape``; arguments as in :meth:`parameters_on`."""
+        return self._expand("k_sat", self.k_sat.to(dtype=dtype, device=device), shape)
+
+    def classes_on(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor | None:
+        """Class index of each cell, int32, expanded to ``shape``; None for relations without classes."""
+        return None
+
+    @property
+    def knots(self) -> tuple[float, float] | None:
+        """(ln of the first knot's suction, spacing in ln) of a table; None for other relations."""
+        return None
+
+    # --------------------------------------------------------------------------------------------------------- curves
+
+    def _prepared(self, psi: Tensor) -> dict[str, Tensor]:
+        if not isinstance(psi, Tensor):
+            raise TypeError(f"psi: is a {type(psi).__name__}; give a torch tensor of pressure heads in m")
+        if psi.dtype not in (torch.float64, torch.float32):
+            raise TypeError(f"psi: has dtype {psi.dtype}; give torch.float64 or torch.float32")
+        return {name: value.to(dtype=psi.dtype, device=psi.device) for name, value in self._kernel_values().items()}
+
+    def _classes_for(self, psi: Tensor) -> Tensor | None:
+        return None
+
+    def theta_kr(self, psi: Tensor) -> tuple[Tensor, Tensor]:
+        """Water content [-] and relative conductivity [-] at ``psi`` [m]."""
+        return functional.theta_kr(
+            self.relation, self.variant, self._prepared(psi), psi, self._classes_for(psi), self.knots
+        )
+
+    def theta(self, psi: Tensor) -> Tensor:
+        """Volumetric water content [-] at ``psi`` [m]; differentiable in psi and every parameter."""
+        return self.theta_kr(psi)[0]
+
+    def conductivity(self, psi: Tensor) -> Tensor:
+        """Hydraulic conductivity K = k_sat kr [m/s] at ``psi`` [m]; differentiable in psi and every parameter."""
+        return self.k_sat.to(dtype=psi.dtype, device=psi.device) * self.theta_kr(psi)[1]
+
+    def capacity(self, psi: Tensor) -> Tensor:
+        """d theta / d psi [1/m] at ``psi`` [m], 0 when saturated; differentiable in psi and every parameter."""
+        return functional.capacity(
+            self.relation, self.variant, self._prepared(psi), psi, self._classes_for(psi), self.knots
+        )
+
+    def forward(self, psi: Tensor) -> tuple[Tensor, Tensor]:
+        """(theta, K): the two curves that a solver needs."""
+        theta, kr = self.theta_kr(psi)
+        return theta, self.k_sat.to(dtype=psi.dtype, device=psi.device) * kr
+
+    def extra_repr(self) -> str:
+        parts = []
+        for name in self._names:
+            value = self._get(name)
+            parts.append(f"{name}={value.item():g}" if value.numel() == 1 else f"{name}={list(value.shape)}")
+        return ", ".join(parts)
