@@ -40,8 +40,8 @@ DGPDE_HD void with_relation(SoilKind kind, F&& use) {
 }
 
 template <class V, class A, class D>
-DGPDE_HD_NOINLINE void soil_prepare(SoilKind kind, const A& raw, const D& d) {
-  with_relation(kind, [&](auto relation) { decltype(relation)::template prepare<V>(raw, d); });
+DGPDE_HD_NOINLINE void soil_prepare(SoilKind kind, int32_t variant, const A& raw, const D& d) {
+  with_relation(kind, [&](auto relation) { decltype(relation)::template prepare<V>(variant, raw, d); });
 }
 
 template <class V, class D>

@@ -11,7 +11,7 @@ struct Gardner {
   static constexpr int n_derived = 3;  // theta_r, theta_s - theta_r, alpha
 
   template <class V, class A, class D>
-  static DGPDE_HD void prepare(const A& raw, const D& d) {
+  static DGPDE_HD void prepare(int32_t, const A& raw, const D& d) {
     d[0] = raw[0];
     d[1] = raw[1] - raw[0];
     d[2] = raw[2];

@@ -3,7 +3,8 @@
 // A relation is a struct with
 //   n_raw       its raw parameters, in the order of SOIL_PARAMETERS in dgpde/kernels/column_flow/problem.py
 //   n_derived   values per cell that are worked out once per run by prepare()
-//   prepare(raw, d)                     raw parameters -> derived values
+//   prepare(variant, raw, d)            raw parameters -> derived values. Always d[0] = residual water content
+//                                       (0 where the relation has none), d[0] + d[1] = theta at psi = 0
 //   wet_suction(d)                      suction [m] near the inflection of theta(psi): Newton restarts from there
 //   evaluate<partials>(d, psi, p, dtheta, dkr)
 //                                       theta, kr and their slopes in psi; with partials also the derivatives of

@@ -8,11 +8,12 @@ inline namespace DGPDE_ISA {
 
 struct Saturated {
   static constexpr int n_raw = 1;  // theta_s
-  static constexpr int n_derived = 1;
+  static constexpr int n_derived = 2;
 
   template <class V, class A, class D>
-  static DGPDE_HD void prepare(const A& raw, const D& d) {
-    d[0] = raw[0];
+  static DGPDE_HD void prepare(int32_t, const A& raw, const D& d) {
+    d[0] = V{};
+    d[1] = raw[0];
   }
 
   template <class V, class D>
@@ -22,7 +23,7 @@ struct Saturated {
 
   template <bool kPartials, class V, class D>
   static DGPDE_HD void evaluate(const D& d, V, SoilPoint<V>& p, V* dtheta, V* dkr) {
-    p.theta = d[0];
+    p.theta = d[1];
     p.kr = broadcast<V>(1);
     p.capacity = V{};
     p.dkr = V{};

@@ -51,7 +51,7 @@ struct VanGenuchten {
   }
 
   template <class V, class A, class D>
-  static DGPDE_HD void prepare(const A& raw, const D& d) {
+  static DGPDE_HD void prepare(int32_t, const A& raw, const D& d) {
     using R = RealOf<V>;
     d[0] = raw[0];
     d[1] = raw[1] - raw[0];

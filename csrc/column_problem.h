@@ -1,0 +1,84 @@
+// The column-flow problem as the bindings hand it to every backend: pointers, strides and options, no ownership.
+// Strides are in elements; a stride of 0 repeats a value, so broadcast inputs are never copied.
+#pragma once
+
+#include <cstdint>
+
+namespace dgpde {
+
+struct View {
+  const void* data = nullptr;
+  int64_t t = 0, z = 0, n = 0;  // strides: output interval, cell, column
+};
+
+struct MutableView {
+  void* data = nullptr;
+  int64_t t = 0, z = 0, n = 0;
+};
+
+enum class FaceMean : int32_t { arithmetic = 0, upstream = 1, geometric = 2, harmonic = 3 };
+
+enum class Boundary : int32_t {
+  head = 0,
+  flux = 1,
+  free_drainage = 2,
+  seepage_face = 3,
+  general_head = 4,
+  deep_water_table = 5,
+  atmosphere = 6,
+};
+
+constexpr int kSoilSlots = 8;
+constexpr int kTopSlots = 4;
+constexpr int kBottomSlots = 3;
+
+// The differentiable inputs. The same struct holds their values (View), their gradients and their tangents.
+template <class ViewType>
+struct ColumnInputs {
+  ViewType psi0;              // [nz, n] m
+  ViewType ponding0;          // [n] m
+  ViewType k_sat;             // [nz, n] m/s
+  ViewType specific_storage;  // [nz, n] 1/m
+  ViewType soil[kSoilSlots];  // [nz, n]; for tabulated soils soil[0] is the table [classes, knots, 4]
+  ViewType top[kTopSlots];    // [T, n]
+  ViewType bottom[kBottomSlots];
+  ViewType transpiration;  // [T, n] m/s
+  ViewType root_density;   // [T, nz, n] 1/m
+  ViewType feddes[4];      // [T, n] m: h1 > h2 > h3 > h4
+  ViewType omega_c;        // [n]
+  ViewType source;         // [T, nz, n] 1/s
+};
+
+struct ColumnProblem {
+  int64_t n = 0, nz = 0, intervals = 0;
+  const double* dz = nullptr;     // [nz] m
+  const double* times = nullptr;  // [T + 1] s
+  double gravity = 1.0;           // cosine of the angle between the column and the vertical
+  int32_t relation = 0, variant = 0, face_mean = 0, top = 1, bottom = 1;
+  bool roots = false, sources = false;
+  ColumnInputs<View> in;
+  View dt0;  // [n] s, the first step to try
+
+  // tabulated soils: class of each cell, table geometry in x = ln(-psi)
+  View classes;  // int32 [nz, n]
+  int64_t n_classes = 0, n_knots = 0;
+  double x_first = 0.0, x_step = 1.0;
+
+  // options
+  double tolerance = 1e-10, dt_min = 1e-6, dt_max = 86400.0, dt_fixed = 0.0, time_error = 0.0;
+  int64_t max_newton = 20, max_steps = 1000000;
+  bool record = false;  // keep the accepted states for the adjoint
+};
+
+// Results: psi [rows, nz, n] at the saved times, series [T, n] (ponding [T + 1, n]), per-column counters [n].
+struct ColumnOutput {
+  void* psi = nullptr;
+  const int64_t* save_row = nullptr;  // [T + 1]: row of psi for each time, or -1
+  void *ponding = nullptr, *top_flux = nullptr, *bottom_flux = nullptr, *runoff = nullptr, *uptake = nullptr;
+  void* psi_end = nullptr;  // [nz, n] the state after the last interval
+  double *dt_next = nullptr, *failed_time = nullptr, *mass_error = nullptr, *water_moved = nullptr;
+  int32_t* status = nullptr;
+  int64_t *steps = nullptr, *newton = nullptr, *cuts = nullptr, *rejections = nullptr, *restarts = nullptr;
+};
+
+}  // namespace dgpde
