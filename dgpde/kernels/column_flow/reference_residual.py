@@ -1,0 +1,392 @@
+"""The residual of one implicit step of the column engine in plain PyTorch: the specification.
+
+Unknown psi [nz, n] (cell centres, index 0 at the bottom). Backward Euler, mixed form (Celia, Bouloutas &
+Zarba 1990, Water Resour. Res. 26:1483), cell-centred finite volumes, per unit area [m/s]:
+
+    F_k = dz_k (theta_k - theta_old_k) / dt + dz_k Ss_k theta_k / theta_s_k (psi_k - psi_old_k) / dt
+          + q_{k+1/2} - q_{k-1/2} + dz_k u_k - dz_k source_k
+
+    q_{k+1/2} = -T kf (psi_{k+1} - psi_k + g d),   T = 1 / (dz_k / (2 Ks_k) + dz_{k+1} / (2 Ks_{k+1})),
+                d = (dz_k + dz_{k+1}) / 2,   kf = mean of the two relative permeabilities
+
+with q_{top} = -q_in_top and q_{bottom} = q_in_bottom (boundary fluxes are positive into the column).
+
+Nothing here is optimised and no derivative is written down by hand: autograd differentiates it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, ROOT_INPUTS, SOIL_PARAMETERS, ColumnProblem
+from dgpde.kernels.soil_relation.reference import theta_kr, wet_suction
+
+
+@dataclass(frozen=True)
+class StepData:
+    """All that one step of n columns reads besides psi. Tensors end in the column axis unless they say
+    otherwise.
+    """
+
+    problem: ColumnProblem
+    dz: Tensor  # [nz, 1] m, not per column
+    soil: dict[str, Tensor]  # [nz, n]; tabulated: "table" [n_class, n_knots, 4]
+    classes: Tensor | None  # [nz, n] int32, tabulated only
+    k_sat: Tensor  # [nz, n] m/s
+    specific_storage: Tensor  # [nz, n] 1/m
+    theta_s: Tensor  # [nz, n] theta at psi = 0
+    transmissivity: Tensor  # [nz - 1, n] 1/s, interior faces
+    values: dict[str, Tensor]  # forcing of the interval: "top.psi" [n], "root_density" [nz, n], ...
+    kr_boundary: dict[str, Tensor]  # [n] kr of the boundary cell at a prescribed head: "top", "bottom"
+    psi_old: Tensor  # [nz, n] m
+    theta_old: Tensor  # [nz, n]
+    ponding_old: Tensor  # [n] m
+    dt: Tensor  # [n] s
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> StepData:
+        """The same data with `function` applied to every differentiable per-column tensor and the table."""
+        changes: dict[str, object] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, Tensor) and entry.name not in ("dz", "classes"):
+                changes[entry.name] = function(value)
+            elif isinstance(value, dict):
+                changes[entry.name] = {name: function(item) for name, item in value.items()}
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    def primal(self) -> StepData:
+        """The values alone: no graph, no tangents."""
+        return self.map(primal)
+
+    def select(self, columns: Tensor) -> StepData:
+        """The columns with the given indices [m]."""
+
+        def take(value: Tensor) -> Tensor:
+            return value.index_select(-1, columns)
+
+        table = self.soil.get("table")
+        data = replace(self, soil={}) if table is not None else self
+        data = data.map(take)
+        if table is None or self.classes is None:
+            return data
+        return replace(data, soil={"table": table}, classes=self.classes.index_select(-1, columns))
+
+    def retention(self, psi: Tensor, row: int | None = None) -> tuple[Tensor, Tensor]:
+        """theta and kr of all cells at psi [nz, n], or of the cells of one row at psi [n]."""
+        soil, classes, problem = self.soil, self.classes, self.problem
+        if row is not None:
+            soil = {name: value if name == "table" else value[row] for name, value in soil.items()}
+            classes = None if classes is None else classes[row]
+        return theta_kr(problem.relation, problem.variant, soil, psi, classes, problem.knots)
+
+
+class Boundary(NamedTuple):
+    """Flux into the column through one end, its round-off scale, and the pond on it (top only)."""
+
+    flux: Tensor  # [n] m/s
+    magnitude: Tensor  # [n] m/s, sum of the magnitudes that were added to form the flux
+    ponding: Tensor  # [n] m at the end of the step
+    runoff: Tensor  # [n] m/s
+
+
+class Terms(NamedTuple):
+    """What the residual is made of."""
+
+    residual: Tensor  # [nz, n] m/s
+    magnitude: Tensor  # [nz, n] m/s, sum of the magnitudes of its terms (their round-off)
+    theta: Tensor  # [nz, n]
+    storage: Tensor  # [nz, n] m/s, rate of change of the water in a cell
+    top: Boundary
+    bottom: Boundary
+    uptake: Tensor  # [n] m/s by roots
+    source: Tensor  # [n] m/s added by sources
+
+
+def primal(value: Tensor) -> Tensor:
+    """The value without graph and without the tangent of forward-mode differentiation."""
+    return forward_ad.unpack_dual(value.detach()).primal
+
+
+def prepare(problem: ColumnProblem, inputs: dict[str, Tensor]) -> StepData:
+    """The data of a run that do not change in time; `with_forcing` and `with_state` complete them."""
+    dz = problem.dz[:, None]
+    names = SOIL_PARAMETERS[problem.relation] or ("table",)
+    k_sat = inputs["k_sat"]
+    half = dz / (2.0 * k_sat)  # s
+    nothing = torch.zeros(0, problem.n, dtype=torch.float64)
+    data = StepData(
+        problem=problem,
+        dz=dz,
+        soil={name: inputs[f"soil.{name}"] for name in names},
+        classes=problem.classes,
+        k_sat=k_sat,
+        specific_storage=inputs["specific_storage"],
+        theta_s=nothing,
+        transmissivity=1.0 / (half[:-1] + half[1:]),
+        values={},
+        kr_boundary={},
+        psi_old=nothing,
+        theta_old=nothing,
+        ponding_old=nothing,
+        dt=nothing,
+    )
+    theta_s, _ = data.retention(torch.zeros_like(inputs["psi0"]))
+    return replace(data, theta_s=theta_s)
+
+
+def wet_side(data: StepData) -> Tensor:
+    """Suction [nz, n] m of the inflection of theta(psi): from states wetter than it Newton is nearly
+    monotone.
+    """
+    problem = data.problem
+    suction = wet_suction(problem.relation, problem.variant, data.soil, data.classes, problem.knots)
+    return suction.expand_as(data.k_sat)
+
+
+def with_forcing(data: StepData, inputs: dict[str, Tensor], interval: int) -> StepData:
+    """Add the forcing of one output interval."""
+    problem = data.problem
+    values: dict[str, Tensor] = {}
+    for side, kind in (("top", problem.top), ("bottom", problem.bottom)):
+        for name in BOUNDARY_VALUES[kind]:
+            values[f"{side}.{name}"] = inputs[f"{side}.{name}"][interval]
+    if problem.roots:
+        for name in ROOT_INPUTS:
+            values[name] = inputs[name] if name == "omega_c" else inputs[name][interval]
+    if problem.sources:
+        values["source"] = inputs["source"][interval]
+    kr_boundary = {}
+    for side, kind, row in (("top", problem.top, -1), ("bottom", problem.bottom, 0)):
+        prescribed = {"head": "psi", "atmosphere": "psi_min"}.get(kind)
+        if prescribed is not None:
+            kr_boundary[side] = data.retention(values[f"{side}.{prescribed}"], row)[1]
+    return replace(data, values=values, kr_boundary=kr_boundary)
+
+
+def with_state(data: StepData, psi: Tensor, ponding: Tensor, dt: Tensor) -> StepData:
+    """Add the state at the start of the step and its length."""
+    return replace(data, psi_old=psi, theta_old=data.retention(psi)[0], ponding_old=ponding, dt=dt)
+
+
+def face_mean(name: str, kr_lower: Tensor, kr_upper: Tensor, upper_is_upstream: Tensor) -> Tensor:
+    """Relative permeability of a face from that of the two sides; 0 where a geometric or harmonic mean
+    meets 0.
+    """
+    if name == "arithmetic":
+        return 0.5 * (kr_lower + kr_upper)
+    if name == "upstream":
+        return torch.where(upper_is_upstream, kr_upper, kr_lower)
+    # Both means are 0 with an unbounded slope where a side is 0 (underflow in very dry soil): keep 0 there,
+    # and keep the branch not taken finite so that no NaN enters its derivative.
+    positive = (kr_lower > 0.0) & (kr_upper > 0.0)
+    lower, upper = torch.where(positive, kr_lower, 1.0), torch.where(positive, kr_upper, 1.0)
+    if name == "geometric":
+        mean = lower.sqrt() * upper.sqrt()
+    elif name == "harmonic":
+        mean = 2.0 / (1.0 / lower + 1.0 / upper)
+    else:
+        raise ValueError(f"face_mean: {name!r} is not known; use arithmetic, upstream, geometric or harmonic")
+    return torch.where(positive, mean, 0.0)
+
+
+def boundary(data: StepData, side: str, psi: Tensor, kr: Tensor) -> Boundary:
+    """Flux into the column through its top or bottom, given psi [n] and kr [n] of the boundary cell."""
+    problem = data.problem
+    top = side == "top"
+    kind = problem.top if top else problem.bottom
+    row = -1 if top else 0
+    dz = data.dz[row]
+    k_sat = data.k_sat[row]
+    half = k_sat / (0.5 * dz)  # 1/s
+    rise = (1.0 if top else -1.0) * problem.gravity * 0.5 * dz
+    zero = torch.zeros_like(psi)
+
+    def value(name: str) -> Tensor:
+        return data.values[f"{side}.{name}"]
+
+    def conductance(psi_b: Tensor, kr_b: Tensor) -> Tensor:
+        drive = psi_b - psi + rise
+        if top:
+            return half * face_mean(problem.face_mean, kr, kr_b, drive > 0.0)
+        return half * face_mean(problem.face_mean, kr_b, kr, drive < 0.0)
+
+    def darcy(psi_b: Tensor, kr_b: Tensor) -> Boundary:
+        g = conductance(psi_b, kr_b)
+        return Boundary(g * (psi_b - psi + rise), g * (psi_b.abs() + psi.abs() + rise.abs()), zero, zero)
+
+    if kind == "flux":
+        return Boundary(value("q") + zero, value("q").abs(), zero, zero)
+    if kind == "head":
+        return darcy(value("psi"), data.kr_boundary[side])
+    if kind == "free_drainage":
+        q = -problem.gravity * k_sat * kr
+        return Boundary(q, q.abs(), zero, zero)
+    if kind == "seepage_face":
+        seep = darcy(zero, zero + 1.0)
+        return seep._replace(flux=torch.where(seep.flux < 0.0, seep.flux, 0.0))
+    height = 0.5 * dz if not top else problem.dz.sum() - 0.5 * dz
+    head_c = psi + problem.gravity * height
+    if kind == "general_head":
+        scale = value("conductance") * (value("head").abs() + psi.abs() + abs(problem.gravity) * height)
+        return Boundary(value("conductance") * (value("head") - head_c), scale, zero, zero)
+    if kind == "deep_water_table":
+        # Hopmans & Stricker 1989, J. Hydrol. 107:281: drainage grows exponentially with the head above the
+        # level.
+        q = -value("coefficient") * torch.exp(value("exponent") * (head_c - value("level")))
+        return Boundary(q, q.abs(), zero, zero)
+    if kind == "atmosphere":
+        return _atmosphere(data, psi, conductance, darcy, rise)
+    raise ValueError(f"boundaries: {side} boundary {kind!r} is not known to the column engine")
+
+
+def _atmosphere(
+    data: StepData,
+    psi: Tensor,
+    conductance: Callable[[Tensor, Tensor], Tensor],
+    darcy: Callable[[Tensor, Tensor], Boundary],
+    rise: Tensor,
+) -> Boundary:
+    """Rain minus evaporation, limited by what the soil can take (then a pond) or give (then psi_min at the
+    surface).
+
+    The branch is decided by the state that it is evaluated at; the pond p obeys dp/dt = P - E - q - runoff.
+    """
+    net = data.values["top.precipitation"] - data.values["top.evaporation"]
+    ponding_max, psi_min = data.values["top.ponding_max"], data.values["top.psi_min"]
+    p_old, dt = data.ponding_old, data.dt
+    zero = torch.zeros_like(psi)
+    available = net + p_old / dt
+    wet = darcy(zero, zero + 1.0)
+    dry = darcy(psi_min, data.kr_boundary["top"])
+    g = conductance(zero, zero + 1.0)
+    ponded_flux = g * (p_old + dt * net + rise - psi) / (1.0 + dt * g)
+    pond = p_old + dt * (net - ponded_flux)
+    full_flux = g * (ponding_max - psi + rise)
+
+    ponded = available > wet.flux
+    full = ponded & (pond > ponding_max)
+    limited = ~ponded & (available < dry.flux)
+    flux = torch.where(limited, dry.flux, available)
+    flux = torch.where(ponded, ponded_flux, flux)
+    flux = torch.where(full, full_flux, flux)
+    ponding = torch.where(full, ponding_max + zero, torch.where(ponded, pond, zero))
+    runoff = torch.where(full, net - full_flux - (ponding_max - p_old) / dt, zero)
+    # A pond holds more water than a step moves, so its round-off counts beside that of the flux.
+    magnitude = torch.where(limited, dry.magnitude, torch.where(ponded, wet.magnitude, available.abs()))
+    magnitude = magnitude + torch.where(ponded, g * (p_old + dt * net.abs() + ponding_max), zero)
+    return Boundary(flux, magnitude, ponding, runoff)
+
+
+def stress(psi: Tensor, h1: Tensor, h2: Tensor, h3: Tensor, h4: Tensor) -> Tensor:
+    """Feddes, Kowalik & Zaradny (1978) response a(psi) in [0, 1]: 0 at h1 and wetter, 1 from h2 to h3, 0 at
+    h4 and drier.
+    """
+    wet, dry = (h1 - psi) / (h1 - h2), (psi - h4) / (h3 - h4)
+    a = torch.where(psi > h2, wet, torch.where(psi < h3, dry, torch.ones_like(psi)))
+    return torch.where((psi >= h1) | (psi <= h4), torch.zeros_like(psi), a)
+
+
+def root_omega(psi: Tensor, data: StepData) -> Tensor:
+    """Stress index omega [n] of Jarvis (1989, J. Hydrol. 107:57): the density-weighted mean of a(psi)."""
+    v = data.values
+    a = stress(psi, v["h1"], v["h2"], v["h3"], v["h4"])
+    return (v["root_density"] * data.dz * a).sum(0)
+
+
+def root_uptake(psi: Tensor, omega: Tensor, data: StepData) -> Tensor:
+    """Uptake u [nz, n] 1/s with compensation: other layers make up for stress until omega falls below
+    omega_c.
+    """
+    v = data.values
+    a = stress(psi, v["h1"], v["h2"], v["h3"], v["h4"])
+    return v["transpiration"] * v["root_density"] * a / torch.where(omega > v["omega_c"], omega, v["omega_c"])
+
+
+def terms(psi: Tensor, data: StepData, omega: Tensor | None = None) -> Terms:
+    """Evaluate the residual at psi [nz, n]. `omega` [n] overrides the stress index, to differentiate it
+    apart.
+    """
+    problem, dz, dt = data.problem, data.dz, data.dt
+    theta, kr = data.retention(psi)
+    compressible = data.specific_storage * theta / data.theta_s
+    storage = dz * ((theta - data.theta_old) + compressible * (psi - data.psi_old)) / dt
+    magnitude = dz * (theta + data.theta_old + compressible * (psi.abs() + data.psi_old.abs())) / dt
+
+    d = 0.5 * (dz[:-1] + dz[1:])
+    gradient = psi[1:] - psi[:-1] + problem.gravity * d
+    k_face = data.transmissivity * face_mean(problem.face_mean, kr[:-1], kr[1:], gradient > 0.0)
+    q = -k_face * gradient
+    q_scale = k_face * (psi[1:].abs() + psi[:-1].abs() + abs(problem.gravity) * d)
+    top = boundary(data, "top", psi[-1], kr[-1])
+    bottom = boundary(data, "bottom", psi[0], kr[0])
+    flux = torch.cat([bottom.flux[None], q, -top.flux[None]])  # [nz + 1, n] upward
+    scale = torch.cat([bottom.magnitude[None], q_scale, top.magnitude[None]])
+    residual = storage + flux[1:] - flux[:-1]
+    magnitude = magnitude + scale[1:] + scale[:-1]
+
+    uptake = source = torch.zeros_like(psi[0])
+    if problem.roots:
+        sink = dz * root_uptake(psi, root_omega(psi, data) if omega is None else omega, data)
+        residual, magnitude, uptake = residual + sink, magnitude + sink.abs(), sink.sum(0)
+    if problem.sources:
+        gain = dz * data.values["source"]
+        residual, magnitude, source = residual - gain, magnitude + gain.abs(), gain.sum(0)
+    return Terms(residual, magnitude, theta, storage, top, bottom, uptake, source)
+
+
+def residual(psi: Tensor, data: StepData) -> Tensor:
+    """F(psi) [nz, n] m/s; a step is the psi at which it vanishes."""
+    return terms(psi, data).residual
+
+
+def linearise(psi: Tensor, data: StepData) -> tuple[Terms, Tensor]:
+    """Terms at psi and the true Jacobian dF/dpsi [n, nz, nz] 1/s, by automatic differentiation.
+
+    Without root compensation F_k depends on psi_{k-1..k+1}: three coloured vector-Jacobian products recover
+    the three diagonals. Compensation adds one dense term of rank one, dF/domega (domega/dpsi)^T.
+    """
+    data = data.primal()
+    nz, n = psi.shape
+    with torch.enable_grad():
+        x = primal(psi).requires_grad_()
+        omega = root_omega(x, data) if data.problem.roots else None
+        held = None if omega is None else omega.detach()
+        result = terms(x, data, held)
+        jacobian = torch.zeros(n, nz, nz, dtype=psi.dtype)
+        rows = torch.arange(nz)
+        for colour in range(min(3, nz)):
+            chosen = (rows % 3 == colour).to(psi.dtype)[:, None].expand(nz, n)
+            (pulled,) = torch.autograd.grad(result.residual, x, chosen, retain_graph=True)
+            for offset in (-1, 0, 1):  # column k + offset of row k
+                k = rows[(rows % 3 == colour) & (rows + offset >= 0) & (rows + offset < nz)]
+                jacobian[:, k, k + offset] = pulled[k + offset].T
+        if omega is not None and held is not None:
+            (slope,) = torch.autograd.grad(omega.sum(), x)
+            pushed = torch.func.jvp(
+                lambda w: terms(x.detach(), data, w).residual, (held,), (torch.ones_like(held),)
+            )
+            by_omega: Tensor = pushed[1]
+            jacobian += by_omega.T[:, :, None] * slope.T[:, None, :]
+    return _detached(result), jacobian
+
+
+def _detached(result: Terms) -> Terms:
+    def end(side: Boundary) -> Boundary:
+        return Boundary(*(part.detach() for part in side))
+
+    return Terms(
+        result.residual.detach(),
+        result.magnitude.detach(),
+        result.theta.detach(),
+        result.storage.detach(),
+        end(result.top),
+        end(result.bottom),
+        result.uptake.detach(),
+        result.source.detach(),
+    )
