@@ -1,0 +1,59 @@
+"""Differentiable variably saturated flow for PyTorch.
+
+Importing needs neither a GPU nor a compiler; the native module is loaded when a run first asks for it.
+"""
+
+from __future__ import annotations
+
+from dgpde.boundary import (
+    Atmosphere,
+    Boundary,
+    DeepWaterTable,
+    Flux,
+    FreeDrainage,
+    GeneralHead,
+    Head,
+    HydraulicHead,
+    NoFlow,
+    SeepageFace,
+)
+from dgpde.errors import SolveError
+from dgpde.grid import Grid
+from dgpde.options import SolveOptions
+from dgpde.richards import Richards
+from dgpde.series import Series
+from dgpde.soil import BrooksCorey, Gardner, Haverkamp, Saturated, Soil, VanGenuchten
+from dgpde.solution import Solution, Stats
+from dgpde.sources import Feddes, RootUptake, Source, root_density
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Atmosphere",
+    "Boundary",
+    "BrooksCorey",
+    "DeepWaterTable",
+    "Feddes",
+    "Flux",
+    "FreeDrainage",
+    "Gardner",
+    "GeneralHead",
+    "Grid",
+    "Haverkamp",
+    "Head",
+    "HydraulicHead",
+    "NoFlow",
+    "Richards",
+    "RootUptake",
+    "Saturated",
+    "SeepageFace",
+    "Series",
+    "Soil",
+    "Solution",
+    "SolveError",
+    "SolveOptions",
+    "Source",
+    "Stats",
+    "VanGenuchten",
+    "root_density",
+]

@@ -1,0 +1,355 @@
+"""Variably saturated flow: the model that users run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dgpde.assembly import Save, Setup, Times, Words, set_up
+from dgpde.boundary import SIDES, Atmosphere, Boundary, NoFlow
+from dgpde.errors import failure
+from dgpde.frame import NOT_NEGATIVE, store
+from dgpde.grid import Grid
+from dgpde.kernels.column_flow.problem import FACE_MEANS, STATUS_TEXT, ColumnResult, Report
+from dgpde.options import SolveOptions
+from dgpde.series import Value
+from dgpde.soil import Soil
+from dgpde.solution import Solution, actual_evaporation, masked_after_failure
+from dgpde.sources import RootUptake, Source
+
+if TYPE_CHECKING:
+    from dgpde.checkpoint import Plan
+
+DEFAULTS = SolveOptions()
+PROGRESS_BLOCKS = 50  # how often a bar moves
+
+
+@dataclass(frozen=True)
+class Block:
+    """The results of the intervals [first, last), and psi at their end [nz, n], the state that goes on."""
+
+    first: int
+    last: int
+    result: ColumnResult
+    psi_end: Tensor
+
+
+class Richards:
+    """The mixed form of Richards' equation on a grid; so far for columns (``Grid.columns``).
+
+    Args:
+        grid: where the cells are.
+        soil: a relation of ``dgpde.soil``; its parameters broadcast to ``grid.shape``.
+        boundaries: "top" and "bottom" to a boundary; a side that is not named is closed.
+        sources: any number of ``Source`` and at most one ``RootUptake``.
+        specific_storage: [1/m], not negative; number, [n], [nz, 1] or [nz, n]. Default 0.
+        anisotropy: ratio of horizontal to vertical conductivity; columns have no horizontal flow, so it must
+            stay None for them.
+        face_mean: relative conductivity on a face from its two cells: "arithmetic" (default), "upstream",
+            "geometric" or "harmonic".
+
+    Raises:
+        TypeError, ValueError: the message starts with the name of the argument.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        soil: Soil,
+        boundaries: Mapping[str, Boundary] | None = None,
+        sources: Sequence[RootUptake | Source] = (),
+        specific_storage: Value = 0.0,
+        anisotropy: Value | None = None,
+        face_mean: str = "arithmetic",
+    ) -> None:
+        if not isinstance(grid, Grid):
+            raise TypeError(f"grid must be a Grid, not {type(grid).__name__}")
+        if grid.lateral:
+            raise ValueError(
+                "grid has lateral neighbours; only independent columns are solved so far: use Grid.columns"
+            )
+        if not isinstance(soil, Soil):
+            raise TypeError(f"soil must be a relation such as VanGenuchten, not {type(soil).__name__}")
+        if anisotropy is not None:
+            raise ValueError(
+                "anisotropy has no meaning for columns, which have no horizontal flow; leave it None"
+            )
+        if face_mean not in FACE_MEANS:
+            raise ValueError(f"face_mean must be one of {', '.join(FACE_MEANS)}, it is {face_mean!r}")
+        soil.parameters_on(grid.shape)  # raises, by name, for what does not broadcast
+        soil.k_sat_on(grid.shape)
+        sides = _check_boundaries(boundaries)
+        roots, others = _check_sources(sources)
+        self.grid, self.soil = grid, soil
+        self.words = Words(
+            grid=grid,
+            soil=soil,
+            top=sides["top"],
+            bottom=sides["bottom"],
+            roots=roots,
+            sources=others,
+            specific_storage=store("specific_storage", specific_storage, NOT_NEGATIVE),
+            face_mean=face_mean,
+        )
+
+    def solve(
+        self,
+        psi0: Value,
+        times: Times,
+        options: SolveOptions = DEFAULTS,
+        *,
+        save: Save = "all",
+        ponding0: Value = 0.0,
+        progress: bool = False,
+    ) -> Solution:
+        """Run from psi0 at times[0] to times[-1], each column on its own steps; differentiable.
+
+        Args:
+            psi0: initial pressure head [m]; number, [n], [nz, 1] or [nz, n].
+            times: [T + 1] output times [s], increasing; series are constant between them.
+            options: tolerances, steps, backend, memory.
+            save: times whose psi is kept: "all" (default), "last", or increasing indices into ``times``.
+            ponding0: water standing on the surface at the start [m]; number or [n], only under an Atmosphere.
+            progress: show a bar on stderr. The run is then computed in blocks of intervals; the result is the
+                same.
+
+        Returns:
+            The solution. The type is float32 when psi0 and every other tensor are, float64 otherwise.
+
+        Raises:
+            TypeError, ValueError: an argument of the wrong kind, shape, type, device or range.
+            SolveError: a column could not go on and ``options.on_failure`` is "raise".
+        """
+        setup = set_up(self.words, psi0, times, options, save, ponding0)
+        count = setup.problem.intervals
+        block = max(1, -(-count // PROGRESS_BLOCKS)) if progress else count
+        parts = []
+        for part in self.blocks(setup, block):
+            parts.append(part.result)
+            if progress:
+                show_progress(part.last, count)
+        solution = self.assemble(setup, parts)
+        if options.on_failure == "raise" and bool((solution.status != 0).any()):
+            raise failure(solution.status, solution.failed_time, STATUS_TEXT, solution)
+        return solution
+
+    def plan(
+        self, times: Times, options: SolveOptions = DEFAULTS, *, psi0: Value = -1.0, save: Save = "all"
+    ) -> Plan:
+        """What a run would take: bytes of the forward run, its history, checkpoints and gradient.
+
+        Args:
+            times, options, save: as for ``solve``.
+            psi0: only its type and device matter.
+        """
+        from dgpde.checkpoint import plan_columns
+
+        setup = set_up(self.words, psi0, times, options, save, 0.0)
+        problem, inputs = setup.span(0, setup.problem.intervals, setup.problem.save)
+        return plan_columns(problem, inputs | {"psi0": setup.psi0, "ponding0": setup.ponding0})
+
+    def stream(
+        self,
+        path: str | Path,
+        psi0: Value,
+        times: Times,
+        options: SolveOptions = DEFAULTS,
+        *,
+        save: Save = "all",
+        ponding0: Value = 0.0,
+        block: int | None = None,
+        progress: bool = False,
+    ) -> Path:
+        """Run without a graph, writing results to an HDF5 file as they come: they need not fit in memory.
+
+        A run that is killed loses at most one block: ``resume(path)`` goes on from the last one, and the file
+        is the same, bit for bit, as that of a run that was not stopped. Read it with ``Solution.from_hdf5``.
+
+        Args:
+            path: the HDF5 file; while the run is unfinished its blocks are in the folder ``<path>.parts``.
+            psi0, times, options, save, ponding0, progress: as for ``solve``.
+            block: intervals computed and written at a time; default: as many as keep a block below 256 MB.
+
+        Returns:
+            The path of the finished file.
+
+        Raises:
+            FileExistsError: the file, or an unfinished run of that name, is there already.
+            ValueError: an input requires a gradient (detach it, or call under ``torch.no_grad()``), or as
+                ``solve``.
+            SolveError: as ``solve``; the blocks before it are kept.
+        """
+        from dgpde.io.stream import start
+
+        return start(self, path, set_up(self.words, psi0, times, options, save, ponding0), block, progress)
+
+    def resume(
+        self, path: str | Path, options: SolveOptions | None = None, *, progress: bool = False
+    ) -> Path:
+        """Go on with a run that ``stream`` began; the model must be the same as then, which is checked.
+
+        Args:
+            path: as given to ``stream``. A finished run is left as it is.
+            options: other options for the rest of the run; default those that it began with.
+            progress: show a bar on stderr.
+
+        Raises:
+            FileNotFoundError: no run of that name was begun.
+            ValueError: the model or its forcing are not those of the run.
+            SolveError: as ``solve``.
+        """
+        from dgpde.io.stream import resume
+
+        return resume(self, path, options, progress)
+
+    def blocks(self, setup: Setup, block: int, first: int = 0, dt0: Tensor | None = None) -> Iterator[Block]:
+        """Compute a run a block of intervals at a time.
+
+        The state handed on is psi, ponding and the next step of each column; the graph runs through it.
+
+        Args:
+            setup: the run; its psi0 and ponding0 are the state at ``first``.
+            block: intervals at a time.
+            first: the interval to begin with.
+            dt0: [n] s, the step that each column tries first; None for ``options.dt_initial``.
+        """
+        from dgpde.kernels.column_flow.function import column_flow
+
+        psi, ponding, total = setup.psi0, setup.ponding0, setup.problem.intervals
+        while first < total:
+            last = min(first + block, total)
+            # Each saved time belongs to the block that ends with it or holds it; the first one belongs to
+            # block 0.
+            kept = tuple(
+                index - first
+                for index in setup.problem.save
+                if (first < index or index == 0) and index <= last
+            )
+            more = () if kept and kept[-1] == last - first else (last - first,)
+            problem, inputs = setup.span(first, last, kept + more)
+            inputs |= {"psi0": psi, "ponding0": ponding}
+            if dt0 is not None:
+                inputs["dt0"] = dt0
+            result = column_flow(problem, inputs, problem.options.backend)
+            psi, ponding, dt0 = result.psi[-1], result.ponding[-1], result.report.dt_next
+            yield Block(first, last, replace(result, psi=result.psi[: len(kept)]) if more else result, psi)
+            first = last
+
+    def assemble(self, setup: Setup, parts: Sequence[ColumnResult]) -> Solution:
+        """The solution of a whole run from the results of its blocks."""
+        problem = setup.problem
+        result = masked_after_failure(joined(parts), problem.times, problem.save)
+        evaporation = None
+        if isinstance(self.words.top, Atmosphere):
+            rain = self.words.top.inputs(setup.frame, "top")["precipitation"]
+            evaporation = actual_evaporation(result, rain, problem.times)
+        return Solution(
+            self.grid, problem.times, problem.save, result, soil=self.soil, evaporation=evaporation
+        )
+
+    def __repr__(self) -> str:
+        words = self.words
+        return f"Richards({self.grid!r}, {self.soil!r}, top={words.top!r}, bottom={words.bottom!r})"
+
+
+def _check_boundaries(boundaries: Mapping[str, Boundary] | None) -> dict[str, Boundary]:
+    """Top and bottom of a column; a side that is not named is closed."""
+    given = {} if boundaries is None else boundaries
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"boundaries must map 'top' and 'bottom' to boundaries, it is a {type(given).__name__}"
+        )
+    sides: dict[str, Boundary] = {"top": NoFlow(), "bottom": NoFlow()}
+    for side, boundary in given.items():
+        if side not in SIDES:
+            raise ValueError(f"boundaries has the unknown side {side!r}; a column has 'top' and 'bottom'")
+        if side not in sides:
+            raise ValueError(f"boundaries names {side!r}, but a column has only 'top' and 'bottom'")
+        if not isinstance(boundary, Boundary):
+            raise TypeError(
+                f"boundaries[{side!r}] must be a boundary such as Flux, not {type(boundary).__name__}"
+            )
+        if side not in boundary.sides:
+            raise ValueError(
+                f"boundaries[{side!r}] is a {type(boundary).__name__}, which can stand only at: "
+                f"{', '.join(boundary.sides)}"
+            )
+        sides[side] = boundary
+    return sides
+
+
+def _check_sources(sources: Sequence[RootUptake | Source]) -> tuple[RootUptake | None, tuple[Source, ...]]:
+    """The root uptake, if any, and the other sources."""
+    if isinstance(sources, RootUptake | Source) or not isinstance(sources, Sequence):
+        raise TypeError(f"sources must be a list of RootUptake and Source, it is a {type(sources).__name__}")
+    for k, source in enumerate(sources):
+        if not isinstance(source, RootUptake | Source):
+            raise TypeError(f"sources[{k}] must be a RootUptake or a Source, not {type(source).__name__}")
+    roots = [source for source in sources if isinstance(source, RootUptake)]
+    if len(roots) > 1:
+        raise ValueError(f"sources holds {len(roots)} RootUptake; a column has one root system: combine them")
+    return (roots[0] if roots else None), tuple(source for source in sources if isinstance(source, Source))
+
+
+def joined(parts: Sequence[ColumnResult]) -> ColumnResult:
+    """The results of consecutive blocks as those of one run."""
+    if len(parts) == 1:
+        return parts[0]
+    return ColumnResult(
+        psi=torch.cat([part.psi for part in parts]),
+        ponding=torch.cat([parts[0].ponding[:1], *[part.ponding[1:] for part in parts]]),
+        top_flux=torch.cat([part.top_flux for part in parts]),
+        bottom_flux=torch.cat([part.bottom_flux for part in parts]),
+        runoff=torch.cat([part.runoff for part in parts]),
+        uptake=torch.cat([part.uptake for part in parts]),
+        report=joined_report([part.report for part in parts]),
+    )
+
+
+def joined_report(reports: Sequence[Report]) -> Report:
+    """The report of a run from its blocks: a column's first failure counts, work and errors add up.
+
+    The mass balance errors of the blocks add up in magnitude, so that theirs is an upper bound of the run's.
+    """
+    total = reports[0]
+    for report in reports[1:]:
+        went_on = total.status == 0
+        moved = total.water_moved + report.water_moved
+        lost = total.mass_balance_error * total.water_moved + report.mass_balance_error * report.water_moved
+        larger = torch.maximum(total.mass_balance_error, report.mass_balance_error)
+        steps = None
+        if total.step_sizes is not None and report.step_sizes is not None:
+            steps = total.step_sizes + report.step_sizes
+        total = Report(
+            status=torch.where(went_on, report.status, total.status),
+            failed_time=torch.where(went_on, report.failed_time, total.failed_time),
+            steps=total.steps + report.steps,
+            newton_iterations=total.newton_iterations + report.newton_iterations,
+            cuts=total.cuts + report.cuts,
+            rejections=total.rejections + report.rejections,
+            restarts=total.restarts + report.restarts,
+            mass_balance_error=torch.where(moved > 0, lost / moved, larger),
+            water_moved=moved,
+            dt_next=report.dt_next,
+            step_sizes=steps,
+        )
+    return total
+
+
+def show_progress(done: int, count: int) -> None:
+    """A bar on stderr; the line ends with the run."""
+    width = 40
+    filled = width * done // count
+    end = "\n" if done == count else ""
+    print(
+        f"\r[{'#' * filled}{'.' * (width - filled)}] interval {done} of {count}",
+        end=end,
+        file=sys.stderr,
+        flush=True,
+    )

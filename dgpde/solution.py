@@ -1,0 +1,191 @@
+"""What a run gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dgpde.grid import Grid
+from dgpde.kernels.column_flow.problem import STATUS_TEXT, ColumnResult, Report
+from dgpde.soil import Soil
+
+if TYPE_CHECKING:
+    import xarray
+
+Names = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Work done for each column, over the whole run. Integer tensors [n]."""
+
+    steps: Tensor  # accepted steps
+    newton_iterations: Tensor  # each of them one direct linear solve
+    cuts: Tensor  # steps shortened because Newton failed
+    rejections: Tensor  # steps repeated because of their truncation error
+    restarts: Tensor  # Newton restarts from the wet side
+    step_sizes: list[Tensor] | None = None  # T tensors [m, n] s, zero padded; with options.record_steps
+
+    def __repr__(self) -> str:
+        sums = (f"{entry.name}={int(getattr(self, entry.name).sum())}" for entry in fields(self)[:5])
+        return f"Stats({', '.join(sums)}, summed over {self.steps.numel()} columns)"
+
+
+class Solution:
+    """The trajectory of n columns over T intervals, carrying the gradients of the inputs.
+
+    After the time at which a column failed (only with ``on_failure="return"``) its values are NaN.
+
+    Attributes:
+        grid: the grid.
+        times: [T + 1] output times, s, float64 on the CPU.
+        saved: indices into ``times`` of the psi that was kept (all of them unless ``save`` said otherwise).
+        psi: [len(saved), nz, n] pressure head, m.
+        boundary_flux: "top" and "bottom", [T, n] m/s: means over each interval, positive into the soil.
+        runoff: [T, n] water that left over the surface, m/s.
+        uptake: [T, n] water taken by roots, m/s.
+        evaporation: [T, n] actual evaporation of the surface, m/s; None unless the top is an Atmosphere.
+        ponding: [T + 1, n] water standing on the surface, m.
+        status: [n] int32, 0 where the column finished; ``reason(column)`` in words.
+        failed_time: [n] s, NaN where the column finished.
+        mass_balance_error: [n] |storage change - what went in and out| / water_moved.
+        water_moved: [n] m, the sum of the magnitudes of all exchanges.
+        stats: steps, iterations, cuts per column.
+        dt_next: [n] s, the step that the run would have tried next.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        times: Tensor,
+        saved: Sequence[int],
+        result: ColumnResult,
+        *,
+        soil: Soil | None = None,
+        theta: Tensor | None = None,
+        evaporation: Tensor | None = None,
+    ) -> None:
+        report = result.report
+        self.grid, self.times, self.saved = grid, times, tuple(saved)
+        self.psi, self.ponding = result.psi, result.ponding
+        self.boundary_flux: Names = {"top": result.top_flux, "bottom": result.bottom_flux}
+        self.runoff, self.uptake, self.evaporation = result.runoff, result.uptake, evaporation
+        self.status, self.failed_time = report.status, report.failed_time
+        self.mass_balance_error, self.water_moved = report.mass_balance_error, report.water_moved
+        self.dt_next = report.dt_next
+        self.stats = Stats(
+            report.steps,
+            report.newton_iterations,
+            report.cuts,
+            report.rejections,
+            report.restarts,
+            report.step_sizes,
+        )
+        self._soil, self._theta = soil, theta
+
+    @property
+    def theta(self) -> Tensor:
+        """[len(saved), nz, n] water content [-], evaluated from psi when it is first asked for."""
+        if self._theta is None:
+            if self._soil is None:
+                raise ValueError(
+                    "theta is not stored in this solution, and it holds no soil to compute it from psi"
+                )
+            self._theta = self._soil.theta(self.psi)
+        return self._theta
+
+    @property
+    def saved_times(self) -> Tensor:
+        """[len(saved)] the times of psi and theta, s."""
+        return self.times[list(self.saved)]
+
+    def reason(self, column: int) -> str:
+        """What happened to a column, in words."""
+        return STATUS_TEXT[int(self.status[column])]
+
+    def series(self) -> Names:
+        """The results of shape [T, n] by name, all m/s: what files and tables hold."""
+        found = {"top_flux": self.boundary_flux["top"], "bottom_flux": self.boundary_flux["bottom"]}
+        found |= {"runoff": self.runoff, "uptake": self.uptake}
+        if self.evaporation is not None:
+            found["evaporation"] = self.evaporation
+        return found
+
+    def report(self) -> Report:
+        """The report of the run, as the kernels gave it."""
+        stats = self.stats
+        return Report(
+            self.status,
+            self.failed_time,
+            stats.steps,
+            stats.newton_iterations,
+            stats.cuts,
+            stats.rejections,
+            stats.restarts,
+            self.mass_balance_error,
+            self.water_moved,
+            self.dt_next,
+            stats.step_sizes,
+        )
+
+    def to_hdf5(self, path: str | Path, *, theta: bool = True) -> None:
+        """Write the solution to an HDF5 file, with units; see ``dgpde.io.hdf5``. Gradients are not kept."""
+        from dgpde.io.hdf5 import write_solution
+
+        write_solution(path, self, theta=theta)
+
+    @classmethod
+    def from_hdf5(cls, path: str | Path, *, columns: Sequence[int] | slice | None = None) -> Solution:
+        """Read what ``to_hdf5`` or ``Richards.stream`` wrote; ``columns`` picks some of them."""
+        from dgpde.io.hdf5 import read_solution
+
+        return read_solution(path, columns=columns)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The solution as an xarray Dataset with coordinates and units; xarray must be installed."""
+        from dgpde.io.xarray import to_xarray
+
+        return to_xarray(self)
+
+    def __repr__(self) -> str:
+        failed = int((self.status != 0).sum())
+        end = "all finished" if failed == 0 else f"{failed} failed"
+        size = f"{self.grid.n} columns x {self.grid.nz} cells"
+        return f"Solution({size}, {self.times.numel() - 1} intervals, {end})"
+
+
+def masked_after_failure(result: ColumnResult, times: Tensor, saved: Sequence[int]) -> ColumnResult:
+    """The result with NaN in every value of a failed column that belongs to a time after its failure.
+
+    A column that cannot go on keeps its last state in the kernels; as a result that would be a lie.
+    """
+    failed = result.report.failed_time.to(result.psi.device)
+    if not bool((result.report.status != 0).any()):
+        return result
+    seconds = times.to(failed.device)
+    # NaN compares false: columns that finished lose nothing.
+    late = seconds[:, None] > failed[None, :]  # [T + 1, n]
+
+    def mask(value: Tensor, where: Tensor) -> Tensor:
+        return torch.where(where, torch.full((), torch.nan, dtype=value.dtype, device=value.device), value)
+
+    return ColumnResult(
+        psi=mask(result.psi, late[list(saved), None, :]),
+        ponding=mask(result.ponding, late),
+        top_flux=mask(result.top_flux, late[1:]),
+        bottom_flux=mask(result.bottom_flux, late[1:]),
+        runoff=mask(result.runoff, late[1:]),
+        uptake=mask(result.uptake, late[1:]),
+        report=result.report,
+    )
+
+
+def actual_evaporation(result: ColumnResult, precipitation: Tensor, times: Tensor) -> Tensor:
+    """Evaporated water [t, n], m/s, from the surface's balance: P - inflow - runoff - change of ponding."""
+    dt = times.diff().to(result.ponding)[:, None]
+    return precipitation - result.top_flux - result.runoff - result.ponding.diff(dim=0) / dt

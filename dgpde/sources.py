@@ -1,0 +1,217 @@
+"""Water that is taken from or brought into the cells: data and checks.
+
+Every value may be a number, a tensor that broadcasts or, when it varies in time, a ``Series``; all of them
+are differentiable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from dgpde.frame import ANY, NOT_NEGATIVE, POSITIVE, Frame, Limits, Stored, store, tensor_of
+from dgpde.series import Number, Value
+
+DAY = 86400.0
+
+
+@dataclass(frozen=True, eq=False)
+class Feddes:
+    """Response of root uptake to pressure head: 0 for psi >= h1, 1 between h2 and h3, 0 for psi <= h4.
+
+    Feddes, Kowalik & Zaradny 1978, Simulation of Field Water Use and Crop Yield. It is linear in between. h3
+    follows the demand of the air: h3_high at or above the transpiration ``rate_high``, h3_low at or below
+    ``rate_low``, linear between the two (as HYDRUS has it). The defaults are those of grass (Wesseling,
+    Elbers, Kabat & van den Broek 1991).
+
+    Args:
+        h1, h2: heads of the wet side [m], defaults -0.1 and -0.25.
+        h3_high, h3_low: where stress begins at high and at low demand [m], defaults -2 and -8.
+        h4: wilting point [m], default -80.
+        rate_high, rate_low: the two transpiration rates [m/s], defaults 5 and 1 mm/d.
+
+    Raises:
+        TypeError, ValueError: a value of the wrong kind; h1 > h2 > h3_high >= h3_low > h4 and
+            rate_high > rate_low >= 0 are asked for when a run is set up.
+    """
+
+    h1: Value = -0.1
+    h2: Value = -0.25
+    h3_high: Value = -2.0
+    h3_low: Value = -8.0
+    h4: Value = -80.0
+    rate_high: Value = 5e-3 / DAY
+    rate_low: Value = 1e-3 / DAY
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            limits = NOT_NEGATIVE if entry.name.startswith("rate") else ANY
+            object.__setattr__(self, entry.name, store(entry.name, getattr(self, entry.name), limits))
+
+    def values(self) -> dict[str, Stored]:
+        """The values by name, as they are stored."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+    def inputs(self, frame: Frame, transpiration: Tensor) -> dict[str, Tensor]:
+        """h1, h2, h3, h4 [t, n] for the intervals of the frame.
+
+        Args:
+            frame: shape, type and device of the run.
+            transpiration: [t or 1, n or 1] potential transpiration, m/s.
+
+        Raises:
+            ValueError: the heads or the rates are not in their order.
+        """
+        h = {
+            name: frame.compact(f"{name} of Feddes", value, (frame.grid.n,))
+            for name, value in self.values().items()
+        }
+        for upper, lower in (("h1", "h2"), ("h2", "h3_high"), ("h3_low", "h4"), ("rate_high", "rate_low")):
+            if not bool((h[upper].detach() > h[lower].detach()).all()):
+                raise ValueError(f"{upper} of Feddes must be greater than {lower} everywhere")
+        if not bool((h["h3_high"].detach() >= h["h3_low"].detach()).all()):
+            raise ValueError(
+                "h3_high of Feddes must not be below h3_low: stress begins earlier at high demand"
+            )
+        demand = (transpiration - h["rate_low"]) / (h["rate_high"] - h["rate_low"])
+        h3 = h["h3_low"] + demand.clamp(0.0, 1.0) * (h["h3_high"] - h["h3_low"])
+        return {
+            name: frame.full(value)
+            for name, value in (("h1", h["h1"]), ("h2", h["h2"]), ("h3", h3), ("h4", h["h4"]))
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class RootUptake:
+    """Transpiration taken up by roots: S = Tp b(z) a(psi) / max(omega, omega_c), omega = integral of b a.
+
+    Jarvis 1989, J. Hydrol. 107, 57-72: roots in wet layers make up for those in dry ones down to a water
+    stress index omega of omega_c; 1 (the default) is Feddes without compensation.
+
+    Args:
+        transpiration: potential transpiration Tp [m/s], not negative; number, [n] or Series [T], [T, n].
+        root_depth: depth of the root zone below the surface [m], positive; number, [n] or Series. The density
+            is that of ``root_density``.
+        density: root density instead of ``root_depth``, not negative, in any unit (it is divided by its
+            integral over the column); [nz, 1], [nz, n] or Series [T, nz, 1], [T, nz, n].
+        feddes: response to pressure head, default that of grass.
+        omega_c: critical water stress index, in (0, 1]; number or [n].
+
+    Raises:
+        TypeError, ValueError: a value of the wrong kind or range; both or neither of root_depth and density.
+    """
+
+    transpiration: Value
+    root_depth: Value | None = None
+    density: Value | None = None
+    feddes: Feddes = field(default_factory=Feddes)
+    omega_c: Value = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.root_depth is None) == (self.density is None):
+            raise ValueError("root_depth or density must be given, and not both")
+        if not isinstance(self.feddes, Feddes):
+            raise TypeError(f"feddes must be a Feddes, not {type(self.feddes).__name__}")
+        for name, limits in _ROOT_LIMITS.items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, store(name, value, limits))
+
+    def tensors(self) -> list[tuple[str, Tensor]]:
+        """The tensors among the values, for the choice of type and device."""
+        values = {name: getattr(self, name) for name in _ROOT_LIMITS} | self.feddes.values()
+        found = ((name, tensor_of(value)) for name, value in values.items() if value is not None)
+        return [(name, tensor) for name, tensor in found if tensor is not None]
+
+    def inputs(self, frame: Frame) -> dict[str, Tensor]:
+        """The kernel's root inputs for the intervals of the frame: transpiration, density, heads, omega_c."""
+        grid = frame.grid
+        value: dict[str, Stored] = {name: getattr(self, name) for name in _ROOT_LIMITS}
+        transpiration = frame.compact(
+            "transpiration of RootUptake", value["transpiration"], (grid.n,), NOT_NEGATIVE
+        )
+        if self.density is None:
+            depth = frame.compact("root_depth of RootUptake", value["root_depth"], (grid.n,), POSITIVE)
+            density = root_density(depth, grid.z_faces)
+        else:
+            density = self._given_density(frame, value["density"])
+        omega_c = frame.constant(
+            "omega_c of RootUptake", value["omega_c"], (grid.n,), _ROOT_LIMITS["omega_c"]
+        )
+        return {
+            "transpiration": frame.full(transpiration),
+            "root_density": frame.full(density),
+            **self.feddes.inputs(frame, transpiration),
+            "omega_c": omega_c,
+        }
+
+    @staticmethod
+    def _given_density(frame: Frame, value: Stored) -> Tensor:
+        """[t or 1, nz, n or 1], divided by its integral over the column."""
+        name = "density of RootUptake"
+        given = frame.compact(name, value, frame.grid.shape, NOT_NEGATIVE)
+        dz = frame.grid.dz.to(given)[None, :, None]
+        total = (given.expand(-1, frame.grid.nz, -1) * dz).sum(1, keepdim=True)
+        if not bool((total.detach() > 0).all()):
+            raise ValueError(
+                f"{name} is zero over a whole column; give that column at least one cell with roots"
+            )
+        return given.expand(-1, frame.grid.nz, -1) / total
+
+
+_ROOT_LIMITS = {
+    "transpiration": NOT_NEGATIVE,
+    "root_depth": POSITIVE,
+    "density": NOT_NEGATIVE,
+    "omega_c": Limits(lower=0.0, upper=1.0, open_lower=True),
+}
+
+
+def root_density(root_depth: Tensor, z_faces: Tensor) -> Tensor:
+    """Root density per cell of a root zone of the given depth, with sum(b dz) = 1.
+
+    Hoffman & van Genuchten 1983 (in: Limitations to Efficient Water Use in Crop Production, ASA, 361-385):
+    with x the depth below the surface and L the root depth, b = 5/(3 L) for x < 0.2 L, 25/(12 L) (1 - x/L)
+    down to L, 0 below. It is integrated exactly over each cell, so that b is continuously differentiable in L
+    also while the root zone grows through a face. Roots that would be below the column are given to the
+    column in proportion.
+
+    Args:
+        root_depth: [..., n] m, positive.
+        z_faces: [nz + 1] elevation of the faces, m, increasing.
+
+    Returns:
+        [..., nz, n] 1/m.
+    """
+    faces = z_faces.to(root_depth)
+    x = ((faces[-1] - faces)[:, None] / root_depth[..., None, :]).clamp(max=1.0)  # [..., nz + 1, n]
+    above = torch.where(x < 0.2, 5.0 / 3.0 * x, 1.0 / 3.0 + 25.0 / 12.0 * ((x - 0.2) - 0.5 * (x * x - 0.04)))
+    share = (above[..., :-1, :] - above[..., 1:, :]) / above[..., :1, :]
+    return share / (faces[1:] - faces[:-1])[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Water brought into the cells, per volume of soil.
+
+    Args:
+        values: rate [1/s], positive into the soil; number, [n], [nz, 1], [nz, n] or Series [T], [T, n],
+            [T, nz, 1], [T, nz, n].
+    """
+
+    values: Value | Number
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", store("values", self.values))
+
+    def tensors(self) -> list[tuple[str, Tensor]]:
+        """The tensor among the values, for the choice of type and device."""
+        tensor = tensor_of(self.values)  # type: ignore[arg-type]
+        return [] if tensor is None else [("values", tensor)]
+
+    def compact(self, frame: Frame, number: int) -> Tensor:
+        """[t or 1, nz or 1, n or 1] for the intervals of the frame; ``number`` tells sources apart."""
+        value: Stored = self.values  # type: ignore[assignment]
+        return frame.compact(f"values of Source {number}", value, frame.grid.shape)
