@@ -1,0 +1,228 @@
+"""Figures of soil moisture: profiles in time, retention curves, water balance, errors by depth.
+
+Functions draw on axes that they are given and return nothing; `figure` makes axes without pyplot, so nothing here
+needs a display or keeps global state. Arrays are numpy or CPU tensors. matplotlib is imported when a
+function is called: `pip install dgpde[demo]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+    from matplotlib.figure import Figure
+
+INK = "#222222"
+OBSERVED = "#111111"
+SIMULATED = "#c8553d"
+PRIOR = "#8a8f98"
+NEW = "#2a6f97"
+MAP = "#6a994e"
+BALANCE = {
+    "rain and irrigation": "#2a6f97",
+    "precipitation": "#2a6f97",
+    "uptake": "#386641",
+    "evaporation": "#e09f3e",
+    "drainage": "#6d597a",
+    "runoff": "#9a8c98",
+    "storage change": "#111111",
+}
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "#666666",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.dpi": 100,
+    "savefig.dpi": 150,
+}
+
+
+def array(values: Tensor | ArrayLike) -> NDArray[np.generic]:
+    """A numpy array of a tensor (detached, on the CPU) or of anything that numpy reads."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def figure(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
+    """A figure and its [rows, columns] array of axes, in the style of this module.
+
+    Args:
+        rows, columns: of the array of axes.
+        size: width and height in inches.
+        options: as of `matplotlib.figure.Figure.subplots`.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        made = Figure(figsize=size, layout="constrained")
+        axes = made.subplots(rows, columns, squeeze=False, **options)
+    return made, axes
+
+
+def save(made: Figure, path: Any) -> None:
+    """Write a figure at the resolution of this module's style."""
+    made.savefig(path, dpi=STYLE["savefig.dpi"])
+
+
+def month_axis(axes: Axes) -> None:
+    """Label a time axis by month."""
+    from matplotlib.dates import DateFormatter, MonthLocator
+
+    axes.xaxis.set_major_locator(MonthLocator())
+    axes.xaxis.set_major_formatter(DateFormatter("%-d %b"))
+
+
+def moisture_in_time(
+    axes: Axes,
+    times: ArrayLike,
+    depth_edges: Tensor | ArrayLike,
+    theta: Tensor | ArrayLike,
+    limits: tuple[float, float],
+) -> QuadMesh:
+    """Water content as colour over time and depth; returns the mesh for a colour bar.
+
+    Args:
+        axes: to draw on.
+        times: [T] dates or numbers, increasing.
+        depth_edges: [nz + 1] m below the surface.
+        theta: [T, nz], cell j between edges j and j + 1.
+        limits: of the colour scale.
+    """
+    mesh = axes.pcolormesh(
+        mid_edges(times), array(depth_edges), array(theta).T, cmap="YlGnBu", vmin=limits[0], vmax=limits[1]
+    )
+    axes.set_ylim(float(np.max(array(depth_edges))), 0.0)
+    axes.set_ylabel("depth [m]")
+    return mesh
+
+
+def mid_edges(times: ArrayLike) -> NDArray[np.generic]:
+    """Edges [T + 1] half way between times [T], the outermost steps mirrored."""
+    t: Any = np.asarray(times)
+    if np.issubdtype(t.dtype, np.datetime64):
+        t = t.astype("datetime64[s]")
+    step = t[1:] - t[:-1]
+    return np.concatenate([t[:1] - step[:1] / 2, t[:-1] + step / 2, t[-1:] + step[-1:] / 2])
+
+
+def readings_on_moisture(
+    axes: Axes,
+    times: ArrayLike,
+    depths: Tensor | ArrayLike,
+    theta: Tensor | ArrayLike,
+    limits: tuple[float, float],
+) -> None:
+    """Measured water content [R, d] as filled circles in the colours of `moisture_in_time`."""
+    t, d = np.meshgrid(np.asarray(times), array(depths), indexing="ij")
+    axes.scatter(
+        t.ravel(), d.ravel(), c=array(theta).ravel(), cmap="YlGnBu", vmin=limits[0], vmax=limits[1], s=26,
+        edgecolors=INK, linewidths=0.6, zorder=3,
+    )  # fmt: skip
+
+
+def rain_bars(axes: Axes, times: ArrayLike, parts: Mapping[str, tuple[Tensor | ArrayLike, str]]) -> None:
+    """Daily water input in mm as stacked bars; `parts` maps a label to (values [D], colour)."""
+    base = np.zeros(len(np.asarray(times)))
+    for label, (values, colour) in parts.items():
+        height: Any = array(values)
+        axes.bar(np.asarray(times), height, bottom=base, width=1.0, color=colour, label=label)
+        base = base + height
+    axes.set_ylabel("mm/d")
+    axes.tick_params(labelbottom=False)
+
+
+def retention_fan(
+    axes: Axes,
+    suction: ArrayLike,
+    values: Mapping[str, tuple[Tensor | ArrayLike, str]],
+    prior: tuple[Tensor | ArrayLike, Tensor | ArrayLike, Tensor | ArrayLike],
+) -> None:
+    """Curves over suction: the prior's median and band, and one thin line a soil.
+
+    Args:
+        axes: to draw on; suction is on a logarithmic axis.
+        suction: [k] m, positive.
+        values: label -> (curves [m, k], colour).
+        prior: lower, median, upper curve, [k] each.
+    """
+    h: Any = np.asarray(suction)
+    low, middle, high = (array(x) for x in prior)
+    axes.fill_between(h, low, high, color=PRIOR, alpha=0.25, lw=0, label="prior, middle 80 %")
+    for label, (curves, colour) in values.items():
+        lines = array(curves)
+        for i, line in enumerate(lines):
+            axes.plot(h, line, color=colour, lw=0.6, alpha=0.45, label=label if i == 0 else None)
+    axes.plot(h, middle, color=INK, lw=1.6, ls="--", label="prior, median")
+    axes.set_xscale("log")
+    axes.set_xlim(h[0], h[-1])
+
+
+def water_balance(
+    axes: Axes, times: ArrayLike, terms: Mapping[str, Tensor | ArrayLike], unit: float = 1e3
+) -> None:
+    """Cumulative terms of the water balance: mean of the columns and the band of the middle 80 %.
+
+    Args:
+        axes: to draw on.
+        times: [T].
+        terms: name -> cumulative water [T, n] in m; known names have their own colour.
+        unit: factor on the values, 1000 for mm.
+    """
+    for name, values in terms.items():
+        data: Any = array(values) * unit
+        colour = BALANCE.get(name, "#555555")
+        low, high = np.quantile(data, [0.1, 0.9], axis=1)
+        axes.fill_between(np.asarray(times), low, high, color=colour, alpha=0.18, lw=0)
+        axes.plot(
+            np.asarray(times), data.mean(axis=1), color=colour, lw=1.8, label=f"{name}, {data[-1].mean():.0f}"
+        )
+    axes.set_ylabel("cumulative, mm")
+
+
+def errors_by_depth(
+    axes: Axes,
+    depths: Tensor | ArrayLike,
+    methods: Mapping[str, tuple[Tensor | ArrayLike, str, str]],
+) -> None:
+    """Root mean square error over depth; `methods` maps a label to (errors [d], colour, line style)."""
+    for label, (values, colour, line) in methods.items():
+        axes.plot(array(values), array(depths), color=colour, ls=line, lw=1.6, marker="o", ms=3, label=label)
+    axes.set_ylim(float(np.max(array(depths))) * 1.05, 0.0)
+    axes.set_xlim(left=0.0)
+    axes.set_xlabel("RMSE of water content")
+
+
+def observed_against_simulated(
+    axes: Axes,
+    observed: Tensor | ArrayLike,
+    simulated: Tensor | ArrayLike,
+    colour: str,
+    limits: Sequence[float],
+) -> None:
+    """Scatter with the line of equality; pairs without a reading are left out."""
+    x, y = np.ravel(array(observed)), np.ravel(array(simulated))
+    seen = ~np.isnan(x)
+    axes.plot(limits, limits, color=INK, lw=0.8)
+    axes.scatter(x[seen], y[seen], s=4, color=colour, alpha=0.25, linewidths=0, rasterized=True)
+    axes.set_xlim(limits[0], limits[1])
+    axes.set_ylim(limits[0], limits[1])
+    axes.set_aspect("equal")
+    axes.set_xlabel("observed")
+    axes.set_ylabel("simulated")

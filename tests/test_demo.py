@@ -1,0 +1,118 @@
+"""The demonstrations: their data, their crop, their soils, and a small training run."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+
+import pytest
+import torch
+
+from dgpde.demos import crop, run_demo, score, soils, tables
+
+
+@pytest.fixture(scope="module")
+def maricopa() -> tables.Maricopa:
+    return tables.load_maricopa()
+
+
+def test_maricopa_is_read_whole(maricopa: tables.Maricopa) -> None:
+    assert len(maricopa.plots) == 64
+    assert len(maricopa.days) == 196
+    assert maricopa.theta.shape == (21, 10, 64)
+    # Known gaps: 35 plots without readings on 9 July, one depth of one profile on 18 June.
+    assert int((~torch.isnan(maricopa.theta)).sum()) == 13089
+    july = maricopa.dates.index(dt.date(2018, 7, 9))
+    assert int(torch.isnan(maricopa.theta[july]).all(dim=0).sum()) == 35
+    assert not torch.isnan(maricopa.theta[0]).any()
+    for name in ("reference_et", "rain", "rh_min", "wind_2m", "irrigation", "lower_limit", "upper_limit"):
+        assert torch.isfinite(getattr(maricopa, name)).all(), name
+    assert (maricopa.lower_limit < maricopa.upper_limit).all()
+    assert maricopa.position.abs().max() < 200.0
+
+
+def test_season_balance_is_that_of_the_readme(maricopa: tables.Maricopa) -> None:
+    season = slice(maricopa.day(dt.date(2018, 5, 4)), maricopa.day(dt.date(2018, 9, 24)) + 1)
+    # Millimetres, as published: irrigation 780, rain 86, storage loss 88, short reference ET 1,115.
+    assert maricopa.irrigation[season].sum(dim=0).mean() * 1e3 == pytest.approx(780, abs=1)
+    assert maricopa.rain[season].sum() * 1e3 == pytest.approx(86, abs=0.5)
+    assert maricopa.reference_et[season].sum() * 1e3 == pytest.approx(1115, abs=8)
+    stored = (maricopa.theta * 0.2).sum(dim=1)
+    assert (stored[0] - stored[-1]).mean() * 1e3 == pytest.approx(88, abs=1)
+
+
+def test_uscrn_is_read_in_metres_a_day() -> None:
+    data = tables.load_uscrn(["AZ_Elgin_5_S", "KY_Versailles_3_NNW"])
+    assert data.theta.shape == (366, 5, 2)
+    assert torch.nansum(data.rain[:, 0]) * 1e3 == pytest.approx(320, abs=1)
+    with pytest.raises(ValueError, match="^stations"):
+        tables.load_uscrn(["Nowhere"])
+
+
+def test_kcb_curve_has_the_published_stages() -> None:
+    day = torch.tensor([-3.0, 0.0, 31.0, 32.0, 55.5, 79.0, 115.0, 116.0, 133.5, 151.0, 200.0], dtype=torch.float64)
+    expected = [0.15, 0.15, 0.15, 0.15, 0.64, 1.13, 1.13, 1.13, 0.825, 0.52, 0.52]
+    curve = crop.kcb_curve(day, (0.15, 1.13, 0.52), (32, 47, 37, 35))
+    assert curve.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_evaporation_and_transpiration_stay_below_their_maximum() -> None:
+    kcb = torch.linspace(0.15, 1.3, 24, dtype=torch.float64)
+    height = 1.2 * kcb / 1.13
+    kc_max = crop.kc_maximum(kcb, torch.tensor(15.0), torch.tensor(3.0), height)
+    ke = crop.evaporation_coefficient(kcb, kc_max, height)
+    assert (ke > 0).all()
+    assert (kcb + ke <= kc_max + 1e-12).all()
+    assert (ke[1:] <= ke[:-1] + 1e-12).all()
+
+
+@pytest.mark.parametrize("shape", [0.0, 1.0, 2.5])
+def test_root_density_integrates_to_one_with_a_gradient(shape: float) -> None:
+    bottom = torch.tensor([0.1, 0.3, 0.35, 1.0, 2.0], dtype=torch.float64)
+    top = torch.tensor([0.0, 0.1, 0.3, 0.35, 1.0], dtype=torch.float64)
+    depth = torch.tensor([0.18, 0.5, 1.0], dtype=torch.float64, requires_grad=True)
+    exponent = torch.tensor(shape, dtype=torch.float64, requires_grad=True)
+    density = crop.root_density(top, bottom, depth, exponent)
+    assert (density * (bottom - top)).sum(dim=1).tolist() == pytest.approx([1.0] * 3, abs=1e-14)
+    assert (density >= 0).all()
+    density[:, 0].sum().backward()
+    assert depth.grad is not None
+    assert torch.isfinite(depth.grad).all()
+    assert exponent.grad is not None
+    assert torch.isfinite(exponent.grad)
+
+
+def test_prior_is_the_catalogue() -> None:
+    loam = soils.SoilPrior.from_catalogue(["Sandy Loam"])
+    soil = loam.soil(torch.zeros(5, dtype=torch.float64))
+    # Carsel and Parrish (1988): 0.065, 0.41, 0.075 1/cm, 1.89, 106.1 cm/d.
+    expected = {"theta_r": 0.065, "theta_s": 0.41, "alpha": 7.5, "n": 1.89, "k_sat": 1.061 / 86400.0}
+    for name, value in expected.items():
+        assert soil[name].item() == pytest.approx(value, rel=1e-12), name
+    with pytest.raises(ValueError, match="^texture"):
+        soils.catalogue("Moon dust")
+
+
+def test_head_of_moisture_inverts_van_genuchten() -> None:
+    z = torch.randn(200, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    soil = soils.SoilPrior.from_catalogue(["Sandy Loam", "Sandy Clay Loam"]).soil(z)
+    theta = soil["theta_r"] + 0.6 * (soil["theta_s"] - soil["theta_r"])
+    psi = soils.head_of_moisture(theta, soil)
+    m = 1.0 - 1.0 / soil["n"]
+    saturation = (1.0 + (-soil["alpha"] * psi) ** soil["n"]) ** -m
+    assert saturation.tolist() == pytest.approx([0.6] * 200, abs=1e-12)
+
+
+def test_errors_leave_out_missing_readings() -> None:
+    observed = torch.tensor([0.1, math.nan, 0.3], dtype=torch.float64)
+    assert score.rmse(torch.tensor([0.1, 5.0, 0.2], dtype=torch.float64), observed) == pytest.approx(
+        math.sqrt(0.005)
+    )
+    table = score.ErrorTable(["a", "b"])
+    table.add("prior", [0.1, math.nan])
+    assert table.text().splitlines()[-1].split() == ["prior", "0.1000", "-"]
+
+
+def test_unknown_site_is_refused() -> None:
+    with pytest.raises(ValueError, match="^site"):
+        run_demo("atlantis")
