@@ -1,0 +1,1 @@
+"""One file a case: `measure(size, device, repeats)` checks the answers, then times dgpde."""

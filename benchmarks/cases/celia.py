@@ -1,0 +1,85 @@
+"""The Celia batch in dgpde: same scheme, steps and soils as the baselines, checked to the same values."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+import dgpde
+from benchmarks import celia
+from benchmarks.measure import Measurement, Timing, peak_memory, timed
+
+# The published runs end Newton at a change below 1e-6 m, which leaves a residual of this size; tightening it
+# further does not move the check values.
+TOLERANCE = 1e-9
+GRADIENT_BYTES = 8 * 2**30  # sizes whose trajectory is larger are timed forward only
+
+
+def model(size: int, device: str) -> tuple[dgpde.Richards, list[Tensor]]:
+    """The batch, and its leaves ln k_sat [nz, n], alpha [n], n [n]."""
+    leaves = [torch.from_numpy(value).to(device).requires_grad_() for value in celia.columns(size)]
+    ln_k_sat, alpha, n = leaves
+    soil = dgpde.VanGenuchten(
+        theta_r=celia.THETA_R, theta_s=celia.THETA_S, alpha=alpha, n=n, k_sat=ln_k_sat.exp()
+    )
+    boundaries = {"top": dgpde.Head(celia.PSI_TOP), "bottom": dgpde.Head(celia.PSI_BOTTOM)}
+    return dgpde.Richards(dgpde.Grid.columns(n=size, dz=[celia.DZ] * celia.NZ), soil, boundaries), leaves
+
+
+def solve(flow: dgpde.Richards, psi0: Tensor) -> dgpde.Solution:
+    """One day."""
+    options = dgpde.SolveOptions(dt_fixed=celia.DT, tolerance=TOLERANCE)
+    return flow.solve(psi0, torch.tensor([0.0, celia.T_END], dtype=torch.float64), options=options)
+
+
+def loss_from(flow: dgpde.Richards, psi0: Tensor) -> Tensor:
+    """Squared distance of the final water content from the target."""
+    return ((solve(flow, psi0).theta[-1] - celia.THETA_TARGET) ** 2).sum() * celia.DZ
+
+
+def measure(size: int, device: str, repeats: int) -> Measurement:
+    """Check the values of column 0 and of the batch, then time forward, and forward and backward."""
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    psi0 = torch.full((celia.NZ, size), celia.PSI_INITIAL, dtype=torch.float64, device=device)
+    differentiable = 8 * celia.NZ * celia.STEPS * size <= GRADIENT_BYTES
+    flow, leaves = model(size, device)
+    memory = {"start": peak_memory()}
+
+    with torch.no_grad():
+        run = solve(flow, psi0)
+    memory["forward"] = peak_memory()
+    found = {
+        "water": float((run.theta[-1] - run.theta[0])[:, 0].sum() * celia.DZ),
+        "psi_49.5cm": float(run.psi[-1, celia.NZ // 2, 0]),
+        "mean_theta": float(run.theta[-1].mean()),
+    }
+    if differentiable:
+        loss_from(flow, psi0).backward()
+        memory["backward"] = peak_memory()
+        grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        found["grad_ln_k_sat"] = float(grads[0][:, 0].sum())
+        found["grad_alpha"] = float(grads[1][0])
+        found["grad_n"] = float(grads[2][0])
+    checks = celia.check(found, size)
+
+    forward, taped, backward = Timing(), Timing(), Timing()
+    for _ in range(repeats):
+        with torch.no_grad():
+            run = timed(partial(solve, flow, psi0), forward, synchronize)
+        if differentiable:
+            fresh, _ = model(size, device)
+            loss = timed(partial(loss_from, fresh, psi0), taped, synchronize)
+            timed(loss.backward, backward, synchronize)
+    steps = run.stats.steps.double()
+    return Measurement(
+        forward=forward.summary(),
+        backward=backward.summary() if differentiable else None,
+        gradient=(taped + backward).summary() if differentiable else None,
+        peak_memory=memory,
+        cell_steps=float(celia.NZ * steps.sum()),
+        newton_iterations=float((run.stats.newton_iterations / steps).mean()),
+        checks=checks,
+        extra={"mass_balance_error": float(run.mass_balance_error.max()), "tolerance": TOLERANCE},
+    )

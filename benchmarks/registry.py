@@ -1,0 +1,82 @@
+"""The cases by name. A case says its sizes, how to measure dgpde, and which baselines run beside it.
+
+Nothing heavy is imported here: `run.py` reads the registry and measures in child processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from benchmarks.measure import Measurement
+
+Measure = Callable[[int, str, int], Measurement]  # size, device, repeats
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A module of `benchmarks.baselines` with the arguments it takes at each size; sizes not named are left out."""
+
+    name: str
+    module: str
+    arguments: dict[int, str]
+    needs_jax: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem at several sizes (numbers of columns)."""
+
+    name: str
+    title: str
+    module: str  # of benchmarks.cases; its `measure(size, device, repeats)` checks first and times then
+    repeats: dict[str, dict[int, int]]  # device -> size -> repeats
+    baselines: tuple[Baseline, ...] = ()
+
+    def measure(self) -> Measure:
+        """The function that measures dgpde; importing it imports torch."""
+        function: Measure = import_module(f"benchmarks.cases.{self.module}").measure
+        return function
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case(
+            name="celia",
+            title="Infiltration into a dry column (Celia et al. 1990), 100 cells, 200 steps",
+            module="celia",
+            repeats={
+                "cpu": {1: 20, 64: 10, 1000: 5, 1024: 5, 100_000: 1},
+                "cuda": {1024: 5, 100_000: 5, 1_000_000: 3},
+            },
+            baselines=(
+                Baseline(
+                    name="jax",
+                    module="celia_jax",
+                    arguments={1: "--repeats 10", 64: "--repeats 5", 1024: "--repeats 3"},
+                    needs_jax=True,
+                ),
+                Baseline(
+                    name="torch",
+                    module="celia_torch",
+                    arguments={
+                        1: "--repeats 5 --linear dense",
+                        64: "--repeats 3 --linear cyclic_reduction",
+                        1024: "--repeats 1 --linear thomas",
+                    },
+                ),
+            ),
+        ),
+        Case(
+            name="weather",
+            title="A week of hourly weather with roots on 100 cells, adaptive steps",
+            module="weather",
+            repeats={"cpu": {64: 5, 1000: 3}, "cuda": {1_000_000: 3}},
+            baselines=(
+                Baseline(name="reference", module="weather_reference", arguments={64: "--repeats 1"}),
+            ),
+        ),
+    )
+}
