@@ -1,4 +1,4 @@
-"""What every soil shares: parameters that may be numbers, fields or nn.Parameters, their checks, and the three curves."""
+"""What every soil shares: parameters (numbers, fields, nn.Parameters), their checks and the three curves."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ Value = float | Tensor
 
 
 def as_parameter(name: str, value: Value) -> Tensor:
-    """A number or floating tensor as a tensor; ``nn.Parameter``s and tensors are kept as they are.
+    """A number or floating tensor as a tensor; tensors and ``nn.Parameter`` objects are kept as they are.
 
     Raises TypeError (neither number nor floating tensor) or ValueError (NaN or infinite), naming the parameter.
     """
     if isinstance(value, Tensor):
         if value.dtype not in (torch.float64, torch.float32):
-            raise TypeError(f"{name}: has dtype {value.dtype}; give a tensor of torch.float64 or torch.float32")
+            raise TypeError(
+                f"{name}: has dtype {value.dtype}; give a tensor of torch.float64 or torch.float32"
+            )
         tensor = value
     elif isinstance(value, numbers.Real) and not isinstance(value, bool):
         tensor = torch.tensor(float(value), dtype=torch.float64)
     else:
-        raise TypeError(f"{name}: is a {type(value).__name__}; give a number, a torch tensor or an nn.Parameter")
+        raise TypeError(
+            f"{name}: is a {type(value).__name__}; give a number, a torch tensor or an nn.Parameter"
+        )
     if not torch.isfinite(tensor.detach()).all():
         raise ValueError(f"{name}: holds NaN or infinite values; every value must be finite")
     return tensor
@@ -39,12 +43,13 @@ def _worst(tensor: Tensor, bad: Tensor) -> str:
 class Soil(torch.nn.Module):
     """A soil hydraulic relation with its parameters.
 
-    Attributes: ``relation`` (kernel name), ``variant`` (0 unless the class says otherwise), ``k_sat`` [m/s] and one attribute for
-    each parameter, as tensors.  Parameters given as ``nn.Parameter`` are listed by ``soil.parameters()``; other leaf tensors are
-    buffers; results of other computations (a network's output) are kept as they are, so that gradients flow through them.
+    Attributes: ``relation`` (kernel name), ``variant`` (0 unless the class says otherwise), ``k_sat`` [m/s] and
+    one attribute for each parameter, as tensors. Parameters given as ``nn.Parameter`` are listed by
+    ``soil.parameters()``; tensors that need no gradient are buffers; results of other computations (a network's
+    output) are kept as they are, so that gradients flow through them.
 
-    ``psi`` is a pressure head in m, [..., *grid.shape] or anything that broadcasts with the parameters; results have the dtype
-    of ``psi``.
+    ``psi`` is a pressure head in m, [..., *grid.shape] or anything that broadcasts with the parameters; results
+    have the dtype of ``psi``.
     """
 
     relation: ClassVar[str]
@@ -55,29 +60,32 @@ class Soil(torch.nn.Module):
         self.variant = variant
         self._names = tuple(values)
         for name, value in values.items():
-            tensor = as_parameter(name, value)
-            if isinstance(tensor, torch.nn.Parameter):
-                self.register_parameter(name, tensor)
-            elif tensor.requires_grad:
-                # graph tensors (and leaves that an optimiser holds) must stay the caller's own objects
-                setattr(self, name, tensor)
-            else:
-                self.register_buffer(name, tensor)
+            self._adopt(name, as_parameter(name, value))
         shape: torch.Size = torch.Size([])
         for name in self._names:
             try:
                 shape = torch.broadcast_shapes(shape, self._get(name).shape)
             except RuntimeError:
                 raise ValueError(
-                    f"{name}: has shape {tuple(self._get(name).shape)}, which does not broadcast with {tuple(shape)} of the "
-                    "parameters before it; give every parameter a shape that broadcasts to grid.shape"
+                    f"{name}: has shape {tuple(self._get(name).shape)}, which does not broadcast with "
+                    f"{tuple(shape)} of the parameters before it; give every parameter a shape that broadcasts "
+                    "to grid.shape"
                 ) from None
         self._check_above("k_sat", 0.0)
 
-    # ------------------------------------------------------------------------------------------------------- checks
+    # ------------------------------------------------------------------------------------------------- checks
+
+    def _adopt(self, name: str, tensor: Tensor) -> None:
+        if isinstance(tensor, torch.nn.Parameter):
+            self.register_parameter(name, tensor)
+        elif tensor.requires_grad:
+            # graph tensors (and leaves that an optimiser holds) must stay the caller's own objects
+            setattr(self, name, tensor)
+        else:
+            self.register_buffer(name, tensor)
 
     def _get(self, name: str) -> Tensor:
-        return getattr(self, name)  # type: ignore[no-any-return]
+        return getattr(self, name)
 
     def _check(self, name: str, bad: Tensor, rule: str) -> None:
         if bad.any():
@@ -94,10 +102,12 @@ class Soil(torch.nn.Module):
         """0 <= theta_r < theta_s <= 1."""
         self._check_within("theta_r", 0.0, 1.0)
         self._check_within("theta_s", 0.0, 1.0)
-        theta_r, theta_s = torch.broadcast_tensors(self._get("theta_r").detach(), self._get("theta_s").detach())
+        theta_r, theta_s = torch.broadcast_tensors(
+            self._get("theta_r").detach(), self._get("theta_s").detach()
+        )
         self._check("theta_r", theta_r >= theta_s, "must be smaller than theta_s everywhere")
 
-    # ------------------------------------------------------------------------------------------------- what kernels take
+    # -------------------------------------------------------------------------------------- what kernels take
 
     def _kernel_values(self) -> dict[str, Tensor]:
         """Kernel name -> tensor as given, without k_sat."""
@@ -108,15 +118,16 @@ class Soil(torch.nn.Module):
             return value.expand(tuple(shape))
         except RuntimeError:
             raise ValueError(
-                f"{name}: has shape {tuple(value.shape)}, which does not broadcast to the grid's {tuple(shape)}"
+                f"{name}: has shape {tuple(value.shape)}, which does not broadcast to the grid's shape "
+                f"{tuple(shape)}; give a number or a field of that shape"
             ) from None
 
     def parameters_on(
         self, shape: Sequence[int], dtype: torch.dtype | None = None, device: torch.device | None = None
     ) -> dict[str, Tensor]:
-        """The kernel's parameters as views expanded to ``shape`` (gradients flow back to the values that were given).
+        """The kernel's parameters as views expanded to ``shape``; gradients flow back to the values given.
 
-        dtype, device: converted to these when given.  Raises ValueError when a parameter does not broadcast to ``shape``.
+        dtype, device: converted to these when given. Raises ValueError when a parameter does not broadcast.
         """
         return {
             name: self._expand(name, value.to(dtype=dtype, device=device), shape)
@@ -138,37 +149,33 @@ class Soil(torch.nn.Module):
         """(ln of the first knot's suction, spacing in ln) of a table; None for other relations."""
         return None
 
-    # --------------------------------------------------------------------------------------------------------- curves
+    # ------------------------------------------------------------------------------------------------- curves
 
     def _prepared(self, psi: Tensor) -> dict[str, Tensor]:
         if not isinstance(psi, Tensor):
             raise TypeError(f"psi: is a {type(psi).__name__}; give a torch tensor of pressure heads in m")
         if psi.dtype not in (torch.float64, torch.float32):
             raise TypeError(f"psi: has dtype {psi.dtype}; give torch.float64 or torch.float32")
-        return {name: value.to(dtype=psi.dtype, device=psi.device) for name, value in self._kernel_values().items()}
-
-    def _classes_for(self, psi: Tensor) -> Tensor | None:
-        return None
+        return {
+            name: value.to(dtype=psi.dtype, device=psi.device)
+            for name, value in self._kernel_values().items()
+        }
 
     def theta_kr(self, psi: Tensor) -> tuple[Tensor, Tensor]:
         """Water content [-] and relative conductivity [-] at ``psi`` [m]."""
-        return functional.theta_kr(
-            self.relation, self.variant, self._prepared(psi), psi, self._classes_for(psi), self.knots
-        )
+        return functional.theta_kr(self.relation, self.variant, self._prepared(psi), psi, self.knots)
 
     def theta(self, psi: Tensor) -> Tensor:
         """Volumetric water content [-] at ``psi`` [m]; differentiable in psi and every parameter."""
         return self.theta_kr(psi)[0]
 
     def conductivity(self, psi: Tensor) -> Tensor:
-        """Hydraulic conductivity K = k_sat kr [m/s] at ``psi`` [m]; differentiable in psi and every parameter."""
+        """Hydraulic conductivity k_sat kr [m/s] at ``psi`` [m]; differentiable in psi and every parameter."""
         return self.k_sat.to(dtype=psi.dtype, device=psi.device) * self.theta_kr(psi)[1]
 
     def capacity(self, psi: Tensor) -> Tensor:
-        """d theta / d psi [1/m] at ``psi`` [m], 0 when saturated; differentiable in psi and every parameter."""
-        return functional.capacity(
-            self.relation, self.variant, self._prepared(psi), psi, self._classes_for(psi), self.knots
-        )
+        """Slope d theta / d psi [1/m] at ``psi`` [m], 0 when saturated; differentiable like :meth:`theta`."""
+        return functional.capacity(self.relation, self.variant, self._prepared(psi), psi, self.knots)
 
     def forward(self, psi: Tensor) -> tuple[Tensor, Tensor]:
         """(theta, K): the two curves that a solver needs."""
@@ -176,6 +183,7 @@ class Soil(torch.nn.Module):
         return theta, self.k_sat.to(dtype=psi.dtype, device=psi.device) * kr
 
     def extra_repr(self) -> str:
+        """The parameters: values of single numbers, shapes of fields."""
         parts = []
         for name in self._names:
             value = self._get(name)

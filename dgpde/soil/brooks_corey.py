@@ -23,8 +23,9 @@ class BrooksCorey(Soil):
 
     Raises ValueError or TypeError, the message starting with the parameter's name.
 
-    Brooks, R. H., Corey, A. T. (1964) Hydraulic properties of porous media, Colorado State Univ. Hydrology Paper 3.
-    Burdine, N. T. (1953) J. Petrol. Technol. 5, 71-78.  Mualem, Y. (1976) Water Resour. Res. 12, 513-522.
+    Brooks, R. H., Corey, A. T. (1964) Hydraulic properties of porous media, Colorado State Univ. Hydrology
+    Paper 3. Burdine, N. T. (1953) J. Petrol. Technol. 5, 71-78. Mualem, Y. (1976) Water Resour. Res. 12,
+    513-522.
     """
 
     relation = "brooks_corey"
@@ -40,7 +41,9 @@ class BrooksCorey(Soil):
         l: Value = 0.5,  # noqa: E741 - the name of the field
     ) -> None:
         if relative_permeability not in ("mualem", "burdine"):
-            raise ValueError(f"relative_permeability: is {relative_permeability!r}; choose 'mualem' or 'burdine'")
+            raise ValueError(
+                f"relative_permeability: is {relative_permeability!r}; choose 'mualem' or 'burdine'"
+            )
         burdine = relative_permeability == "burdine"
         super().__init__(
             variant=int(burdine), theta_r=theta_r, theta_s=theta_s, psi_e=psi_e, lam=lam, k_sat=k_sat, l=l
@@ -49,4 +52,6 @@ class BrooksCorey(Soil):
         self._check_above("psi_e", 0.0, " m: give the suction, the magnitude of the air-entry head")
         self._check_above("lam", 0.0)
         if burdine and isinstance(l, torch.Tensor) and l.requires_grad:
-            raise ValueError("l: requires a gradient but Burdine's conductivity does not depend on it; use 'mualem'")
+            raise ValueError(
+                "l: requires a gradient but Burdine's conductivity does not depend on it; use 'mualem'"
+            )

@@ -1,4 +1,6 @@
-"""The soil relations as functions of plain tensors, for solvers; see :mod:`dgpde.kernels.soil_relation.reference`."""
+"""The soil relations as functions of plain tensors, for solvers; see
+:mod:`dgpde.kernels.soil_relation.reference`.
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ class Gardner(Soil):
 
     Raises ValueError or TypeError, the message starting with the parameter's name.
 
-    Gardner, W. R. (1958) Soil Sci. 85, 228-232; with this retention, Srivastava, R., Yeh, T.-C. J. (1991) Water Resour. Res.
-    27, 753-762.
+    Gardner, W. R. (1958) Soil Sci. 85, 228-232; with this retention, Srivastava, R., Yeh, T.-C. J. (1991)
+    Water Resour. Res. 27, 753-762.
     """
 
     relation = "gardner"

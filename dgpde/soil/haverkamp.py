@@ -6,14 +6,14 @@ from dgpde.soil.base import Soil, Value
 
 
 class Haverkamp(Soil):
-    """Retention and conductivity fitted by Haverkamp et al. to sand and to Yolo light clay; h = -psi in metres.
+    """Retention and conductivity fitted by Haverkamp et al. to sand and to Yolo light clay; h = -psi [m].
 
-        theta = theta_r + (theta_s - theta_r) alpha / (alpha + h^beta)                 retention="power" (default)
-        theta = theta_r + (theta_s - theta_r) alpha / (alpha + ln(h / 1 cm)^beta)      retention="logarithm"; theta_s for h <= 1 cm
+        theta = theta_r + (theta_s - theta_r) alpha / (alpha + h^beta)            retention="power" (default)
+        theta = theta_r + (theta_s - theta_r) alpha / (alpha + ln(h/1 cm)^beta)   "logarithm", for h > 1 cm
         K     = k_sat a / (a + h^gamma)
 
-    Published coefficients are for suctions in cm: alpha_m = alpha_cm 100^-beta ("power"; alpha itself for "logarithm"),
-    a_m = a_cm 100^-gamma.
+    Published coefficients are for suctions in cm: alpha = alpha_cm 100^-beta ("power"; alpha_cm itself for
+    "logarithm"), a = a_cm 100^-gamma.
 
     Parameters (number, tensor or ``nn.Parameter``, broadcast to ``grid.shape``)
         theta_r, theta_s: residual and saturated water content [-], 0 <= theta_r < theta_s <= 1
@@ -23,7 +23,8 @@ class Haverkamp(Soil):
 
     Raises ValueError or TypeError, the message starting with the parameter's name.
 
-    Haverkamp, R., Vauclin, M., Touma, J., Wierenga, P. J., Vachaud, G. (1977) Soil Sci. Soc. Am. J. 41, 285-294.
+    Haverkamp, R., Vauclin, M., Touma, J., Wierenga, P. J., Vachaud, G. (1977) Soil Sci. Soc. Am. J. 41,
+    285-294.
     """
 
     relation = "haverkamp"
@@ -50,4 +51,4 @@ class Haverkamp(Soil):
             self._check_above(name, 0.0)
         if retention == "logarithm":
             # a smaller exponent has an unbounded capacity at a suction that is not the end of the curve
-            self._check("beta", self.beta.detach() < 1.0, "must be >= 1 with retention='logarithm'")
+            self._check("beta", self._get("beta").detach() < 1.0, "must be >= 1 with retention='logarithm'")

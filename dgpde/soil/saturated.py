@@ -9,8 +9,8 @@ class Saturated(Soil):
     """theta = theta_s and K = k_sat at every head; storage comes from ``specific_storage`` only.
 
     Parameters (number, tensor or ``nn.Parameter``, broadcast to ``grid.shape``)
-        k_sat: saturated conductivity [m/s], > 0
-        theta_s: porosity [-], in (0, 1], default 0.35; no effect on heads or fluxes, it scales water contents and transport
+        k_sat: saturated conductivity [m/s], > 0 theta_s: porosity [-], in (0, 1], default 0.35; no effect on
+        heads or fluxes, it scales water contents and transport
 
     Raises ValueError or TypeError, the message starting with the parameter's name.
     """
