@@ -74,9 +74,6 @@ CASES = {
             title="A week of hourly weather with roots on 100 cells, adaptive steps",
             module="weather",
             repeats={"cpu": {64: 5, 1000: 3}, "cuda": {1_000_000: 3}},
-            baselines=(
-                Baseline(name="reference", module="weather_reference", arguments={64: "--repeats 1"}),
-            ),
         ),
     )
 }

@@ -14,7 +14,7 @@ from benchmarks.measure import ROOT
 from benchmarks.run import RESULTS
 
 BEGIN, END = "<!-- results: python -m benchmarks.report --readme -->", "<!-- end of results -->"
-PEERS = {"jax": "JAX", "torch": "PyTorch", "reference": "reference"}
+PEERS = {"jax": "JAX", "torch": "PyTorch"}
 
 
 def times(ratios: dict[str, float], peer: str) -> str:

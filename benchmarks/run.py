@@ -70,6 +70,21 @@ def ratios(own: dict[str, Any], peers: dict[str, dict[str, Any]]) -> dict[str, f
     return found
 
 
+def compare(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Print how the times changed since the record that is about to be replaced."""
+    for size, entry in now["sizes"].items():
+        old = before["sizes"].get(size, {}).get("dgpde")
+        if old is None or "error" in entry:
+            continue
+        change = {
+            kind: entry["dgpde"][kind]["cpu_least"] / old[kind]["cpu_least"]
+            for kind in ("forward", "backward")
+            if entry["dgpde"][kind] and old[kind]
+        }
+        text = ", ".join(f"{kind} {value:.2f}" for kind, value in change.items())
+        print(f"    {size}: time relative to commit {before['surroundings']['commit']}: {text}", flush=True)
+
+
 def run_case(case: Case, device: str, sizes: list[int], jax_python: str) -> bool:
     """Measure one case, write its record; whether every measurement passed its checks."""
     print(f"{case.name}: {case.title}, {device}", flush=True)
@@ -88,8 +103,10 @@ def run_case(case: Case, device: str, sizes: list[int], jax_python: str) -> bool
         entry = {"dgpde": own, "baselines": peers, "ratios": ratios(own, peers)}
         record["sizes"][str(size)] = entry
         print("   ", ", ".join(f"{name} {value:.3g}" for name, value in entry["ratios"].items()), flush=True)
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{case.name}-{device}.json"
+    if path.exists():
+        compare(json.loads(path.read_text()), record)
+    RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
     print("  wrote", path.relative_to(ROOT), flush=True)
     return good

@@ -9,7 +9,8 @@ from torch import Tensor
 
 import dgpde
 from benchmarks import celia
-from benchmarks.measure import Measurement, Timing, peak_memory, timed
+from benchmarks.measure import Measurement, Timing, timed
+from benchmarks.torch_device import peak_memory, synchronizer
 
 # The published runs end Newton at a change below 1e-6 m, which leaves a residual of this size; tightening it
 # further does not move the check values.
@@ -41,15 +42,15 @@ def loss_from(flow: dgpde.Richards, psi0: Tensor) -> Tensor:
 
 def measure(size: int, device: str, repeats: int) -> Measurement:
     """Check the values of column 0 and of the batch, then time forward, and forward and backward."""
-    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    synchronize = synchronizer(device)
     psi0 = torch.full((celia.NZ, size), celia.PSI_INITIAL, dtype=torch.float64, device=device)
     differentiable = 8 * celia.NZ * celia.STEPS * size <= GRADIENT_BYTES
     flow, leaves = model(size, device)
-    memory = {"start": peak_memory()}
+    memory = {"start": peak_memory(device)}
 
     with torch.no_grad():
         run = solve(flow, psi0)
-    memory["forward"] = peak_memory()
+    memory["forward"] = peak_memory(device)
     found = {
         "water": float((run.theta[-1] - run.theta[0])[:, 0].sum() * celia.DZ),
         "psi_49.5cm": float(run.psi[-1, celia.NZ // 2, 0]),
@@ -57,7 +58,7 @@ def measure(size: int, device: str, repeats: int) -> Measurement:
     }
     if differentiable:
         loss_from(flow, psi0).backward()
-        memory["backward"] = peak_memory()
+        memory["backward"] = peak_memory(device)
         grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
         found["grad_ln_k_sat"] = float(grads[0][:, 0].sum())
         found["grad_alpha"] = float(grads[1][0])

@@ -1,0 +1,19 @@
+"""Waiting for a device, and its memory: the part of measuring that needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from benchmarks import measure
+
+
+def synchronizer(device: str) -> Callable[[], None]:
+    """What to call before a clock is read."""
+    return torch.cuda.synchronize if device == "cuda" else measure.nothing
+
+
+def peak_memory(device: str) -> float:
+    """Largest memory so far [bytes]: of the process on the CPU, of torch's allocator on the GPU."""
+    return float(torch.cuda.max_memory_allocated()) if device == "cuda" else measure.peak_memory()
