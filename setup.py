@@ -42,7 +42,7 @@ ENGINE = ("column_flow.cpp", "soil.cpp")
 # Never -ffast-math, which would void the solver's NaN checks; never -march=native, which would tie a wheel to
 # the machine that built it.
 CXX_FLAGS = shlex.split(
-    "-std=c++17 -O3 -fno-math-errno -fno-trapping-math -fopenmp -fPIC -fvisibility=hidden -Wall -Wextra"
+    "-std=c++17 -O3 -fno-math-errno -fno-trapping-math -fopenmp -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi"
 )
 INSTRUCTION_SETS = {
     "generic": "",

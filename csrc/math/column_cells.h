@@ -74,7 +74,7 @@ DGPDE_HD void load_soil_raw(const ColumnProblem& p, int64_t k, const Lanes& lane
 
 // Parameters that stay the same through the run.
 template <class V>
-DGPDE_HD void setup_cells(const ColumnProblem& p, const SoilKind kind, const Lanes& lanes, Cells<V>& c,
+DGPDE_HD void setup_cells(const ColumnProblem& p, const SoilModel& soil, const Lanes& lanes, Cells<V>& c,
                           BoundaryFace<V>& top, BoundaryFace<V>& bottom) {
   using R = RealOf<V>;
   V k_below{};
@@ -84,9 +84,9 @@ DGPDE_HD void setup_cells(const ColumnProblem& p, const SoilKind kind, const Lan
     V raw[kSoilSlots] = {};
     load_soil_raw(p, k, lanes, raw);
     const Strided<V> d = c.soil_at(k);
-    soil_prepare<V>(kind, p.variant, raw, d);
+    soil_prepare<V>(soil, raw, d);
     V wet;
-    soil_wet_suction<V>(kind, d, wet);
+    soil_wet_suction<V>(soil, d, wet);
     c.wet[k] = wet;
     const V k_sat = load<V>(p.in.k_sat, 0, k, lanes);
     if (k > 0) c.face[k - 1] = R(2) / (static_cast<R>(p.dz[k - 1]) / k_below + dz / k_sat);
@@ -132,8 +132,8 @@ DGPDE_HD bool boundary_head(const BoundaryFace<V>& f, V& psi_b) {
 
 // Boundary values of each lane's interval.
 template <class V>
-DGPDE_HD void load_boundary(const View* values, int slots, const int64_t* interval, int64_t cell, SoilKind kind,
-                            const Lanes& lanes, const Cells<V>& c, BoundaryFace<V>& f) {
+DGPDE_HD void load_boundary(const View* values, int slots, const int64_t* interval, int64_t cell,
+                            const SoilModel& soil, const Lanes& lanes, const Cells<V>& c, BoundaryFace<V>& f) {
   for (int i = 0; i < slots; ++i) {
     if (!values[i].data) continue;
     f.value[i] = load_series<V>(values[i], interval, 0, lanes);
@@ -141,7 +141,7 @@ DGPDE_HD void load_boundary(const View* values, int slots, const int64_t* interv
   V psi_b;
   if (boundary_head(f, psi_b)) {
     SoilPoint<V> s;
-    soil_evaluate<V>(kind, c.soil_at(cell), psi_b, s);
+    soil_evaluate<V>(soil, c.soil_at(cell), psi_b, s);
     f.kr_b = s.kr;
   }
 }

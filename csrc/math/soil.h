@@ -39,27 +39,33 @@ DGPDE_HD void with_relation(SoilKind kind, F&& use) {
   }
 }
 
+// What a run knows of its soil besides the per-cell parameters.
+struct SoilModel {
+  SoilKind kind;
+  int32_t variant;  // of Brooks-Corey: 0 Mualem, 1 Burdine
+};
+
 template <class V, class A, class D>
-DGPDE_HD_NOINLINE void soil_prepare(SoilKind kind, int32_t variant, const A& raw, const D& d) {
-  with_relation(kind, [&](auto relation) { decltype(relation)::template prepare<V>(variant, raw, d); });
+DGPDE_HD_NOINLINE void soil_prepare(const SoilModel& m, const A& raw, const D& d) {
+  with_relation(m.kind, [&](auto relation) { decltype(relation)::template prepare<V>(m.variant, raw, d); });
 }
 
 template <class V, class D>
-DGPDE_HD_NOINLINE void soil_wet_suction(SoilKind kind, const D& d, V& h) {
-  with_relation(kind, [&](auto relation) { h = decltype(relation)::template wet_suction<V>(d); });
+DGPDE_HD_NOINLINE void soil_wet_suction(const SoilModel& m, const D& d, V& h) {
+  with_relation(m.kind, [&](auto relation) { h = decltype(relation)::template wet_suction<V>(d); });
 }
 
 template <class V, class D>
-DGPDE_HD_NOINLINE void soil_evaluate(SoilKind kind, const D& d, V psi, SoilPoint<V>& p) {
-  with_relation(kind, [&](auto relation) {
+DGPDE_HD_NOINLINE void soil_evaluate(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p) {
+  with_relation(m.kind, [&](auto relation) {
     decltype(relation)::template evaluate<false>(d, psi, p, static_cast<V*>(nullptr), static_cast<V*>(nullptr));
   });
 }
 
 // As soil_evaluate, with the derivatives of theta and kr in each raw parameter.
 template <class V, class D>
-DGPDE_HD_NOINLINE void soil_partials(SoilKind kind, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
-  with_relation(kind, [&](auto relation) { decltype(relation)::template evaluate<true>(d, psi, p, dtheta, dkr); });
+DGPDE_HD_NOINLINE void soil_partials(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+  with_relation(m.kind, [&](auto relation) { decltype(relation)::template evaluate<true>(d, psi, p, dtheta, dkr); });
 }
 
 }  // namespace DGPDE_ISA

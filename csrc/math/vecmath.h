@@ -24,6 +24,8 @@ DGPDE_HD double vlog(double x) { return ::log(x); }
 DGPDE_HD float vlog(float x) { return ::logf(x); }
 DGPDE_HD double vlog1p(double x) { return ::log1p(x); }
 DGPDE_HD float vlog1p(float x) { return ::log1pf(x); }
+DGPDE_HD double vlog1p_any(double x) { return ::log1p(x); }
+DGPDE_HD float vlog1p_any(float x) { return ::log1pf(x); }
 DGPDE_HD double vexp_nonpositive(double x) { return ::exp(x); }
 DGPDE_HD float vexp_nonpositive(float x) { return ::expf(x); }
 DGPDE_HD double vexpm1_nonpositive(double x) { return ::expm1(x); }
@@ -42,20 +44,12 @@ DGPDE_HD PackD to_real(PackL x) { return __builtin_convertvector(x, PackD); }
 DGPDE_HD PackF to_real(PackI x) { return __builtin_convertvector(x, PackF); }
 
 DGPDE_HD PackD vsqrt(PackD x) {
-#if defined(__AVX512F__)
-  return (PackD)_mm512_sqrt_pd((__m512d)x);
-#else
-  for (int i = 0; i < Lane<PackD>::width; ++i) x[i] = ::sqrt(x[i]);
+  for (int i = 0; i < Lane<PackD>::width; ++i) x[i] = __builtin_sqrt(x[i]);
   return x;
-#endif
 }
 DGPDE_HD PackF vsqrt(PackF x) {
-#if defined(__AVX512F__)
-  return (PackF)_mm512_sqrt_ps((__m512)x);
-#else
-  for (int i = 0; i < Lane<PackF>::width; ++i) x[i] = ::sqrtf(x[i]);
+  for (int i = 0; i < Lane<PackF>::width; ++i) x[i] = __builtin_sqrtf(x[i]);
   return x;
-#endif
 }
 
 // x = k ln 2 + r with |r| <= ln(2)/2. Adding and taking away 1.5 * 2^52 (2^23) rounds to the nearest integer;
@@ -233,6 +227,10 @@ DGPDE_HD PackD vlog(PackD x) { return log_pack(x); }
 DGPDE_HD PackF vlog(PackF x) { return log_pack(x); }
 DGPDE_HD PackD vlog1p(PackD x) { return log1p_pack(x); }
 DGPDE_HD PackF vlog1p(PackF x) { return log1p_pack(x); }
+
+// log1p for x > -1: the same formula, which holds on both sides of 0.
+DGPDE_HD PackD vlog1p_any(PackD x) { return log1p_pack(x); }
+DGPDE_HD PackF vlog1p_any(PackF x) { return log1p_pack(x); }
 
 #endif  // __CUDACC__
 

@@ -1,0 +1,116 @@
+// The Python module dgpde._C: raw pointers, strides and options in, numbers out. It knows nothing of torch; the
+// callers in dgpde/kernels keep the tensors alive and have checked their shapes, types and devices.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "cpu/dispatch.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using dgpde::ColumnHistory;
+using dgpde::ColumnOutput;
+using dgpde::ColumnProblem;
+using dgpde::View;
+
+template <class ViewType>
+ViewType& input_slot(dgpde::ColumnInputs<ViewType>& in, const std::string& name, int slot) {
+  if (name == "psi0") return in.psi0;
+  if (name == "ponding0") return in.ponding0;
+  if (name == "k_sat") return in.k_sat;
+  if (name == "specific_storage") return in.specific_storage;
+  if (name == "soil" && slot >= 0 && slot < dgpde::kSoilSlots) return in.soil[slot];
+  if (name == "top" && slot >= 0 && slot < dgpde::kTopSlots) return in.top[slot];
+  if (name == "bottom" && slot >= 0 && slot < dgpde::kBottomSlots) return in.bottom[slot];
+  if (name == "transpiration") return in.transpiration;
+  if (name == "root_density") return in.root_density;
+  if (name == "feddes" && slot >= 0 && slot < 4) return in.feddes[slot];
+  if (name == "omega_c") return in.omega_c;
+  if (name == "source") return in.source;
+  throw std::invalid_argument("name: no input " + name + "[" + std::to_string(slot) + "]");
+}
+
+template <class T>
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void bind_problem(py::module_& m) {
+  py::class_<ColumnProblem>(m, "ColumnProblem")
+      .def(py::init<>())
+      .def_readwrite("n", &ColumnProblem::n)
+      .def_readwrite("nz", &ColumnProblem::nz)
+      .def_readwrite("intervals", &ColumnProblem::intervals)
+      .def_readwrite("gravity", &ColumnProblem::gravity)
+      .def_readwrite("relation", &ColumnProblem::relation)
+      .def_readwrite("variant", &ColumnProblem::variant)
+      .def_readwrite("face_mean", &ColumnProblem::face_mean)
+      .def_readwrite("top", &ColumnProblem::top)
+      .def_readwrite("bottom", &ColumnProblem::bottom)
+      .def_readwrite("roots", &ColumnProblem::roots)
+      .def_readwrite("sources", &ColumnProblem::sources)
+      .def_readwrite("n_classes", &ColumnProblem::n_classes)
+      .def_readwrite("n_knots", &ColumnProblem::n_knots)
+      .def_readwrite("x_first", &ColumnProblem::x_first)
+      .def_readwrite("x_step", &ColumnProblem::x_step)
+      .def_readwrite("tolerance", &ColumnProblem::tolerance)
+      .def_readwrite("dt_min", &ColumnProblem::dt_min)
+      .def_readwrite("dt_max", &ColumnProblem::dt_max)
+      .def_readwrite("dt_fixed", &ColumnProblem::dt_fixed)
+      .def_readwrite("time_error", &ColumnProblem::time_error)
+      .def_readwrite("max_newton", &ColumnProblem::max_newton)
+      .def_readwrite("max_steps", &ColumnProblem::max_steps)
+      .def("set_dz", [](ColumnProblem& p, uintptr_t a) { p.dz = pointer<const double>(a); })
+      .def("set_times", [](ColumnProblem& p, uintptr_t a) { p.times = pointer<const double>(a); })
+      .def("set_dt0", [](ColumnProblem& p, uintptr_t a, int64_t n) { p.dt0 = {pointer<const void>(a), 0, 0, n}; })
+      .def("set_classes",
+           [](ColumnProblem& p, uintptr_t a, int64_t z, int64_t n) { p.classes = {pointer<const void>(a), 0, z, n}; })
+      .def("set_input", [](ColumnProblem& p, const std::string& name, int slot, uintptr_t a, int64_t t, int64_t z,
+                           int64_t n) { input_slot(p.in, name, slot) = View{pointer<const void>(a), t, z, n}; });
+
+  py::class_<ColumnOutput>(m, "ColumnOutput")
+      .def(py::init<>())
+      .def("set", [](ColumnOutput& o, const std::string& name, uintptr_t a) {
+        if (name == "psi") o.psi = pointer<void>(a);
+        else if (name == "psi_end") o.psi_end = pointer<void>(a);
+        else if (name == "ponding") o.ponding = pointer<void>(a);
+        else if (name == "top_flux") o.top_flux = pointer<void>(a);
+        else if (name == "bottom_flux") o.bottom_flux = pointer<void>(a);
+        else if (name == "runoff") o.runoff = pointer<void>(a);
+        else if (name == "uptake") o.uptake = pointer<void>(a);
+        else if (name == "save_row") o.save_row = pointer<const int64_t>(a);
+        else if (name == "status") o.status = pointer<int32_t>(a);
+        else if (name == "failed_time") o.failed_time = pointer<double>(a);
+        else if (name == "dt_next") o.dt_next = pointer<double>(a);
+        else if (name == "mass_error") o.mass_error = pointer<double>(a);
+        else if (name == "water_moved") o.water_moved = pointer<double>(a);
+        else if (name == "steps") o.steps = pointer<int64_t>(a);
+        else if (name == "newton") o.newton = pointer<int64_t>(a);
+        else if (name == "cuts") o.cuts = pointer<int64_t>(a);
+        else if (name == "rejections") o.rejections = pointer<int64_t>(a);
+        else if (name == "restarts") o.restarts = pointer<int64_t>(a);
+        else throw std::invalid_argument("name: no output " + name);
+      });
+
+  py::class_<ColumnHistory>(m, "ColumnHistory").def(py::init<>()).def_property_readonly("nbytes", &ColumnHistory::bytes);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Native kernels of dgpde";
+  m.def("instruction_set", &dgpde::instruction_set);
+  m.def("set_instruction_set", &dgpde::set_instruction_set, py::arg("name"));
+  bind_problem(m);
+  m.def(
+      "column_forward",
+      [](const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, int threads) {
+        py::gil_scoped_release release;
+        dgpde::column_forward(p, out, history, single, threads);
+      },
+      py::arg("problem"), py::arg("output"), py::arg("history").none(true), py::arg("single"), py::arg("threads"));
+}

@@ -1,0 +1,77 @@
+#include "dispatch.h"
+
+#include <atomic>
+#include <stdexcept>
+
+namespace dgpde {
+namespace {
+
+enum class Isa : int { generic, avx2, avx512 };
+
+bool supported(Isa isa) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (isa == Isa::avx2) return avx2;
+  if (isa == Isa::avx512)
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+#endif
+  return isa == Isa::generic;
+}
+
+Isa best() { return supported(Isa::avx512) ? Isa::avx512 : supported(Isa::avx2) ? Isa::avx2 : Isa::generic; }
+
+std::atomic<Isa>& chosen() {
+  static std::atomic<Isa> isa{best()};
+  return isa;
+}
+
+}  // namespace
+
+std::string instruction_set() {
+  switch (chosen().load()) {
+    case Isa::avx512:
+      return "avx512";
+    case Isa::avx2:
+      return "avx2";
+    default:
+      return "generic";
+  }
+}
+
+void set_instruction_set(const std::string& name) {
+  Isa isa;
+  if (name == "auto")
+    isa = best();
+  else if (name == "generic")
+    isa = Isa::generic;
+  else if (name == "avx2")
+    isa = Isa::avx2;
+  else if (name == "avx512")
+    isa = Isa::avx512;
+  else
+    throw std::invalid_argument("name: must be auto, generic, avx2 or avx512, got " + name);
+  if (!supported(isa)) throw std::invalid_argument("name: this machine has no " + name);
+  chosen() = isa;
+}
+
+#if defined(__x86_64__)
+#define DGPDE_DISPATCH(call)             \
+  switch (chosen().load()) {             \
+    case Isa::avx512:                    \
+      return engine_avx512::call;        \
+    case Isa::avx2:                      \
+      return engine_avx2::call;          \
+    default:                             \
+      return engine_generic::call;       \
+  }
+#else
+#define DGPDE_DISPATCH(call) return engine_generic::call;
+#endif
+
+void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, int threads) {
+  DGPDE_DISPATCH(column_forward(p, out, history, single, threads))
+}
+
+}  // namespace dgpde

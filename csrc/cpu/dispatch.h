@@ -1,0 +1,17 @@
+// Run-time choice of the instruction set.
+#pragma once
+
+#include <string>
+
+#include "engine.h"
+
+namespace dgpde {
+
+// "avx512", "avx2" or "generic": the best that this machine and this build have, or what set_instruction_set chose.
+std::string instruction_set();
+// Throws std::invalid_argument when the machine or the build lacks it. "auto" goes back to the best.
+void set_instruction_set(const std::string& name);
+
+void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, int threads);
+
+}  // namespace dgpde

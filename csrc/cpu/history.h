@@ -1,0 +1,60 @@
+// The accepted states of a CPU run, kept for the adjoint and the tangent: one growing list of rows per pack.
+//
+// Row r of a pack holds for each lane the state after its r-th accepted step (row 0: the initial state), the step that
+// led there and its output interval. Lanes count their own steps, so a row mixes times but never columns.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+namespace dgpde {
+
+struct FreeDeleter {
+  void operator()(void* block) const { std::free(block); }
+};
+using Block = std::unique_ptr<char, FreeDeleter>;
+
+// Memory of one pack; what the bytes mean is known to RowView.
+struct PackRows {
+  static constexpr int64_t kRowsPerBlock = 8;
+  std::vector<Block> blocks;
+  std::vector<int64_t> counts;  // rows of each lane
+
+  char* row(int64_t r, int64_t bytes) {
+    while (r >= static_cast<int64_t>(blocks.size()) * kRowsPerBlock) {
+      void* block = std::aligned_alloc(64, static_cast<size_t>(bytes * kRowsPerBlock));
+      if (!block) throw std::bad_alloc();
+      blocks.emplace_back(static_cast<char*>(block));
+    }
+    return blocks[static_cast<size_t>(r / kRowsPerBlock)].get() + (r % kRowsPerBlock) * bytes;
+  }
+};
+
+struct ColumnHistory {
+  int64_t n = 0, nz = 0;
+  int width = 0, real_bytes = 0;
+  std::vector<PackRows> packs;
+
+  void allocate(int64_t columns, int64_t cells, int lanes, int bytes) {
+    n = columns, nz = cells, width = lanes, real_bytes = bytes;
+    packs.clear();
+    packs.resize(static_cast<size_t>((columns + lanes - 1) / lanes));
+    for (PackRows& pack : packs) pack.counts.assign(static_cast<size_t>(lanes), 0);
+  }
+  // psi [nz][W], ponding [W], dt [W] (double), interval [W] (int64), rounded up to whole cache lines
+  int64_t row_bytes() const {
+    const int64_t bytes = (nz + 1) * width * real_bytes + 2 * width * 8;
+    return (bytes + 63) / 64 * 64;
+  }
+  int64_t bytes() const {
+    int64_t sum = 0;
+    for (const PackRows& pack : packs) sum += static_cast<int64_t>(pack.blocks.size()) * PackRows::kRowsPerBlock;
+    return sum * row_bytes();
+  }
+};
+
+}  // namespace dgpde

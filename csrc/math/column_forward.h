@@ -1,0 +1,474 @@
+// One implicit Richards run of a column (GPU: a thread) or a pack of columns (CPU: SIMD lanes), forward in time.
+//
+// Unknowns psi_k, k = 0 (bottom) .. nz-1; rows as in dgpde/kernels/column_flow/README.md. One sweep over the column
+// is one Newton iteration: it substitutes the update that the sweep before has eliminated, evaluates the soil there,
+// assembles the row behind it and eliminates it. Sweeps alternate in direction, so that each finds the elimination of
+// the one before ready:
+//
+//        up:    x_k = rhs_k - elim_k x_{k-1}  ->  psi_k, theta_k, kr_k  ->  row k-1 complete  ->  eliminate row k-1
+//        down:  x_k = rhs_k - elim_k x_{k+1}  ->  ...                       row k+1            ->  eliminate row k+1
+//
+// Each lane is at its own place in its own sequence of steps: a lane whose step has converged takes the next sweep
+// for the first guess of its next step while its neighbours still iterate. Lanes never read one another, so a column
+// gives the same bits in any company.
+//
+// Assumptions: forcing is constant within an output interval; dz is the same for every column.
+#pragma once
+
+#include "column_cells.h"
+#include "column_control.h"
+
+namespace dgpde {
+inline namespace DGPDE_ISA {
+
+template <class V>
+class ColumnForward {
+  using R = RealOf<V>;
+  static constexpr int W = Lane<V>::width;
+
+ public:
+  DGPDE_HD ColumnForward(const ColumnProblem& problem, const ColumnOutput& output, const Lanes& which, V* scratch,
+                         int64_t stride)
+      : p(problem),
+        out(output),
+        lanes(which),
+        soil{static_cast<SoilKind>(problem.relation), problem.variant} {
+    c.bind(scratch, stride, p.nz);
+    setup_cells<V>(p, soil, lanes, c, top, bottom);
+    for (int64_t k = 0; k < p.nz; ++k) {
+      const V psi = load<V>(p.in.psi0, 0, k, lanes);
+      SoilPoint<V> s;
+      soil_evaluate<V>(soil, c.soil_at(k), psi, s);
+      c.psi[k] = psi, c.psi_old[k] = psi, c.theta[k] = s.theta, c.theta_old[k] = s.theta, c.capacity[k] = s.capacity;
+      c.rate_theta[k] = c.rate_psi[k] = c.elim[k] = c.rhs[k] = c.border[k] = c.base[k] = c.target[k] = V{};
+    }
+    ponding_old = load<V>(p.in.ponding0, 0, 0, lanes);
+    if (p.roots) omega_c = load<V>(p.in.omega_c, 0, 0, lanes);
+    const auto* dt0 = static_cast<const double*>(p.dt0.data);
+    for (int lane = 0; lane < W; ++lane) {
+      control[lane].start(p, lanes.owns(lane), dt0[lanes.column(lane) * p.dt0.n]);
+      interval[lane] = 0;
+    }
+    begin_intervals(~0u);
+  }
+
+  // Runs every lane to the end of its last interval or to failure. `history` receives the accepted states.
+  template <class History>
+  DGPDE_HD void run(History& history) {
+    history.begin(c, ponding_old);
+    bool up = true;
+    while (prepare_sweep()) {
+      if (p.roots)
+        up ? sweep<true, true>() : sweep<false, true>();
+      else
+        up ? sweep<true, false>() : sweep<false, false>();
+      up = !up;
+      decide(history);
+    }
+    for (int lane = 0; lane < W; ++lane)
+      if (lanes.owns(lane)) control[lane].report(out, lanes.column(lane));
+    if (out.psi_end) {
+      Mask<V> own{};
+      for (int lane = 0; lane < W; ++lane) put_mask(own, lane, lanes.owns(lane));
+      for (int64_t k = 0; k < p.nz; ++k)
+        store<V>(static_cast<R*>(out.psi_end) + k * p.n, 1, lanes, own, c.psi_old[k]);
+    }
+  }
+
+ private:
+  const ColumnProblem& p;
+  const ColumnOutput& out;
+  const Lanes lanes;
+  const SoilModel soil;
+  Cells<V> c;
+  BoundaryFace<V> top, bottom;
+  LaneControl control[W];
+  int64_t interval[W];
+
+  // per-lane values of the step in hand
+  V dt, inv_dt, share, ponding_old, omega_c{}, omega{}, omega_old{}, omega_base{}, omega_step{}, d_omega{}, transpiration{}, feddes_h[4] = {};
+  Mask<V> newton, search, recording;
+  Mask<V> to_old, to_predicted, to_shortened, to_wet;
+  bool any_other = false, any_search = false, any_recording = false;
+
+  // results of the last sweep
+  BoundaryFlux<V> top_flux, bottom_flux;
+  V excess, norm2, omega_sum, uptake, source_sum{};
+
+  // ---- forcing -------------------------------------------------------------------------------------------------
+
+  // Takes up the forcing of the interval in which each lane of the bit set now is.
+  DGPDE_HD void begin_intervals(unsigned which) {
+    load_boundary<V>(p.in.top, kTopSlots, interval, p.nz - 1, soil, lanes, c, top);
+    load_boundary<V>(p.in.bottom, kBottomSlots, interval, 0, soil, lanes, c, bottom);
+    if (p.roots) {
+      transpiration = load_series<V>(p.in.transpiration, interval, 0, lanes);
+      for (int i = 0; i < 4; ++i) feddes_h[i] = load_series<V>(p.in.feddes[i], interval, 0, lanes);
+      const bool moving = p.in.root_density.t != 0 || which == ~0u;
+      V sum{};
+      for (int64_t k = 0; k < p.nz; ++k) {
+        if (moving) c.root[k] = static_cast<R>(p.dz[k]) * load_series<V>(p.in.root_density, interval, k, lanes);
+        sum = sum + c.root[k] * feddes<false, V>(feddes_h, c.psi_old[k]).a;
+      }
+      for (int lane = 0; lane < W; ++lane)
+        if (which & (1u << lane)) put(omega_old, lane, get(sum, lane));
+    }
+    if (p.sources && (p.in.source.t != 0 || which == ~0u)) {
+      source_sum = V{};
+      for (int64_t k = 0; k < p.nz; ++k) {
+        c.source[k] = static_cast<R>(p.dz[k]) * load_series<V>(p.in.source, interval, k, lanes);
+        source_sum = source_sum + c.source[k];
+      }
+    }
+  }
+
+  // ---- one sweep -----------------------------------------------------------------------------------------------
+
+  // Hands every lane's next move to the vector side. False when no lane has anything left to do.
+  DGPDE_HD bool prepare_sweep() {
+    bool busy = false;
+    newton = search = recording = to_old = to_predicted = to_shortened = to_wet = Mask<V>{};
+    any_other = any_search = any_recording = false;
+    for (int lane = 0; lane < W; ++lane) {
+      const LaneControl& s = control[lane];
+      put(dt, lane, static_cast<R>(s.dt));
+      put(inv_dt, lane, static_cast<R>(1.0 / s.dt));
+      put(share, lane, static_cast<R>(s.share));
+      put_mask(recording, lane, s.move == Move::from_old && !s.has_rate);
+      any_recording |= s.move == Move::from_old && !s.has_rate;
+      put_mask(search, lane, s.restarted);
+      any_search |= s.restarted;
+      switch (s.move) {
+        case Move::idle:
+          put_mask(to_old, lane, true);  // stays where it ended, so that its numbers stay finite
+          any_other = true;
+          continue;
+        case Move::newton:
+          put_mask(newton, lane, true);
+          break;
+        case Move::from_old:
+          put_mask(to_old, lane, true);
+          any_other = true;
+          break;
+        case Move::predict:
+          put_mask(to_predicted, lane, true);
+          any_other = true;
+          break;
+        case Move::shorten:
+          put_mask(to_shortened, lane, true);
+          any_other = true;
+          break;
+        case Move::from_wet:
+          put_mask(to_wet, lane, true);
+          any_other = true;
+          break;
+      }
+      busy = true;
+    }
+    return busy;
+  }
+
+  // A row while its two faces are being added: residual, its round-off scale, and the three coefficients.
+  struct Row {
+    V r, terms, before, diag, omega;  // `before` couples to the cell that the sweep has left behind
+    V root;                           // the cell's entry in the row of omega
+  };
+  struct Eliminated {  // the row before: x_before = rhs - elim x - border d_omega
+    V elim{}, rhs{}, border{};
+  };
+  struct Border {  // the eliminated row of omega
+    V carry{}, rhs{}, pivot{};
+  };
+
+  template <bool kUp, bool kBorder>
+  DGPDE_HD void sweep() {
+    const FaceMean mean = top.mean;
+    const int64_t first = kUp ? 0 : p.nz - 1, step = kUp ? 1 : -1;
+    excess = broadcast<V>(-std::numeric_limits<R>::max());
+    norm2 = omega_sum = uptake = V{};
+    V root_rate{}, omega_slope{};
+    if (p.roots) {
+      if (any_search) {
+        const auto fresh = mask_and(newton, search);
+        omega_base = select(fresh, omega, omega_base), omega_step = select(fresh, d_omega, omega_step);
+      }
+      omega = select(newton, omega + d_omega, select(to_shortened, omega_base + share * omega_step, omega_old));
+      const auto limited = omega > omega_c;
+      root_rate = transpiration / select(limited, omega, omega_c);
+      omega_slope = select(limited, -root_rate / select(limited, omega, broadcast<V>(1)), V{});
+    }
+    Row row{};
+    Border border;
+    Eliminated before;
+    V x{}, psi_before{}, kr_before{}, dkr_before{};
+    for (int64_t i = 0; i < p.nz; ++i) {
+      const int64_t k = first + i * step;
+      x = c.rhs[k] - c.elim[k] * x;
+      if constexpr (kBorder) x = x - c.border[k] * d_omega;
+      const V psi = next_head(k, x);
+      SoilPoint<V> s;
+      soil_evaluate<V>(soil, c.soil_at(k), psi, s);
+      c.psi[k] = psi, c.theta[k] = s.theta, c.capacity[k] = s.capacity;
+
+      Row mine = own_row(k, psi, s);
+      if (p.roots) {
+        const Stress<V> stress = feddes<false, V>(feddes_h, psi);
+        const V weight = c.root[k];
+        const V taken = weight * stress.a;
+        mine.r = mine.r + taken * root_rate;
+        mine.diag = mine.diag + weight * stress.a_psi * root_rate;
+        mine.omega = taken * omega_slope;
+        mine.root = -weight * stress.a_psi;
+        omega_sum = omega_sum + taken;
+      }
+      if (p.sources) mine.r = mine.r - c.source[k];
+
+      if (i == 0) {
+        add_boundary(kUp ? bottom : top, kUp ? bottom_flux : top_flux, psi, s, mine);
+      } else {
+        // lower cell a, upper cell b; q = -T kf G upward
+        const int64_t lower = kUp ? k - 1 : k;
+        const R d = static_cast<R>(p.gravity * 0.5 * (p.dz[lower] + p.dz[lower + 1]));
+        const V fall = kUp ? psi - psi_before + d : psi_before - psi + d;
+        const V t = c.face[lower];
+        const Mean<V> m = kUp ? face_mean(mean, kr_before, s.kr, fall <= V{}) : face_mean(mean, s.kr, kr_before, fall <= V{});
+        const V tk = t * m.k, tf = t * fall;
+        const V q = -tk * fall;
+        const V q_a = tk - tf * m.k_a * (kUp ? dkr_before : s.dkr);
+        const V q_b = -tk - tf * m.k_b * (kUp ? s.dkr : dkr_before);
+        const V terms = tk * (vabs(psi) + vabs(psi_before) + d);
+        V next;
+        if constexpr (kUp) {
+          row.r = row.r + q, row.diag = row.diag + q_a, next = q_b;
+          mine.r = mine.r - q, mine.diag = mine.diag - q_b, mine.before = -q_a;
+        } else {
+          row.r = row.r - q, row.diag = row.diag - q_b, next = -q_a;
+          mine.r = mine.r + q, mine.diag = mine.diag + q_a, mine.before = q_b;
+        }
+        row.terms = row.terms + terms;
+        mine.terms = mine.terms + terms;
+        eliminate<kBorder>(k - step, row, next, before, border);
+      }
+      row = mine, psi_before = psi, kr_before = s.kr, dkr_before = s.dkr;
+    }
+    const int64_t last = first + (p.nz - 1) * step;
+    SoilPoint<V> s;
+    s.kr = kr_before, s.dkr = dkr_before;
+    add_boundary(kUp ? top : bottom, kUp ? top_flux : bottom_flux, psi_before, s, row);
+    eliminate<kBorder>(last, row, V{}, before, border);
+    if constexpr (kBorder) {
+      // row of omega: omega - sum(root a(psi)) = 0
+      d_omega = (omega_sum - omega - border.rhs) / (border.pivot + R(1));
+    }
+    uptake = omega_sum * root_rate;
+  }
+
+  DGPDE_HD Row own_row(int64_t k, V psi, const SoilPoint<V>& s) {
+    const R dz = static_cast<R>(p.dz[k]);
+    const V rate = dz * inv_dt, elastic = c.storage[k] * inv_dt;
+    const V dpsi = psi - c.psi_old[k], theta_old = c.theta_old[k];
+    Row row{};
+    row.r = rate * (s.theta - theta_old) + elastic * s.theta * dpsi;
+    row.diag = rate * s.capacity + elastic * (s.capacity * dpsi + s.theta);
+    row.terms = rate * (s.theta + theta_old) + elastic * s.theta * (vabs(psi) + vabs(c.psi_old[k]));
+    return row;
+  }
+
+  DGPDE_HD void add_boundary(const BoundaryFace<V>& face, BoundaryFlux<V>& flux, V psi, const SoilPoint<V>& s, Row& row) {
+    boundary_flux<false, V>(face, psi, s.kr, ponding_old, dt, inv_dt, flux, nullptr);
+    row.r = row.r - flux.q;
+    row.diag = row.diag - (flux.q_psi + flux.q_kr * s.dkr);
+    row.terms = row.terms + vabs(flux.q) + vabs(flux.q_psi) * (vabs(psi) + vabs(face.rise));
+  }
+
+  // Row k is complete: judge its residual, then eliminate it towards the next cell.
+  template <bool kBorder>
+  DGPDE_HD void eliminate(int64_t k, const Row& row, V next, Eliminated& before, Border& border) {
+    const R dz = static_cast<R>(p.dz[k]);
+    const Strided<V> d = c.soil_at(k);
+    const R eps = std::numeric_limits<R>::epsilon();
+    const V limit = static_cast<R>(p.tolerance) * dz * (d[0] + d[1]) * inv_dt + R(200) * eps * row.terms;
+    excess = vmax(vabs(row.r) - limit, excess);
+    norm2 = norm2 + row.r * row.r;
+    if (any_recording) c.rate_theta[k] = select(recording, -row.r / dz, V(c.rate_theta[k]));
+    const V inv = R(1) / (row.diag - row.before * before.elim);
+    before.elim = next * inv;
+    before.rhs = (-row.r - row.before * before.rhs) * inv;
+    c.elim[k] = before.elim, c.rhs[k] = before.rhs;
+    if constexpr (kBorder) {
+      before.border = (row.omega - row.before * before.border) * inv;
+      c.border[k] = before.border;
+      const V coefficient = row.root + border.carry;
+      border.rhs = border.rhs + coefficient * before.rhs;
+      border.pivot = border.pivot - coefficient * before.border;
+      border.carry = -coefficient * before.elim;
+    }
+  }
+
+  // ---- moves ---------------------------------------------------------------------------------------------------
+
+  // The new iterate of cell k; x is the Newton update, meant only for the lanes that take one.
+  DGPDE_HD V next_head(int64_t k, V x) {
+    const V psi = c.psi[k], psi_old = c.psi_old[k];
+    V next = newton_head(k, psi, x);
+    if (any_search) {
+      const auto fresh = mask_and(newton, search);
+      c.base[k] = select(fresh, psi, V(c.base[k]));
+      c.target[k] = select(fresh, next, V(c.target[k]));
+    }
+    if (any_other) {
+      next = select(to_old, psi_old, next);
+      next = select(to_predicted, predicted_head(k, psi_old), next);
+      next = select(to_wet, vmax(psi_old, -V(c.wet[k])), next);
+      if (any_search) next = select(to_shortened, c.base[k] + share * (c.target[k] - c.base[k]), next);
+    }
+    return next;
+  }
+
+  // The update is applied in theta where the cell is dry (h > wet suction) and in psi elsewhere. With the local power
+  // law theta - theta_r ~ h^-s, s = C h/(theta - theta_r), theta_new = theta + C x means
+  //     h_new = h (1 + r)^(-1/s),   r = C x/(theta - theta_r),   1/s = (x/h)/r.
+  // A dry cell that would pass saturation stops at psi = 0; drying, theta - theta_r at most halves and h at most triples.
+  DGPDE_HD V newton_head(int64_t k, V psi, V x) {
+    const V h = -psi, wet = c.wet[k];
+    V next = vmax(psi + x, R(-3) * vmax(h, wet));
+    const auto large = mask_and(newton, mask_and(h > wet, vabs(x) > R(0.05) * h));
+    if (any(large)) {
+      const V one = broadcast<V>(1);
+      const Strided<V> d = c.soil_at(k);
+      const V hs = select(large, h, one);
+      const V wetness = c.theta[k] - d[0];
+      const V r = c.capacity[k] * x / wetness;
+      const V y = x / hs;
+      const auto tiny = vabs(r) < R(1e-4);
+      const V rs = select(tiny, one, r);
+      const V bounded = vmax(rs, broadcast<V>(-0.5));
+      const V exponent = select(tiny, y * (one - R(0.5) * r), y / rs * vlog1p_any(bounded));
+      const V h_new = hs * vexp(vmin(-exponent, broadcast<V>(1.0986122886681098)));
+      const auto passes = wetness * (one + r) >= V(d[1]);
+      next = select(large, select(passes, V{}, -h_new), next);
+    }
+    return next;
+  }
+
+  DGPDE_HD V predicted_head(int64_t k, V psi_old) {
+    const V limit = R(0.3) * vabs(psi_old);
+    const V change = dt * c.rate_psi[k];
+    return psi_old + vmax(-limit, vmin(limit, change));
+  }
+
+  // ---- after a sweep -------------------------------------------------------------------------------------------
+
+  template <class History>
+  DGPDE_HD void decide(History& history) {
+    Mask<V> done{};
+    bool any_done = false;
+    for (int lane = 0; lane < W; ++lane) {
+      LaneControl& s = control[lane];
+      if (s.move == Move::idle) continue;
+      const double norm = get(norm2, lane);
+      const bool finite = norm < INFINITY;
+      bool converged = finite && get(excess, lane) <= R(0);
+      if (converged && p.roots) {
+        const R w = get(omega, lane), error = get(omega_sum, lane) - w;
+        converged = w <= get(omega_c, lane) ? get(omega_sum, lane) <= get(omega_c, lane) * (R(1) + tight())
+                                            : (error < R(0) ? -error : error) <= tight() * w;
+      }
+      if (converged) {
+        put_mask(done, lane, true);
+        any_done = true;
+      } else {
+        s.carry_on(p, norm, finite);
+      }
+    }
+    if (!any_done) return;
+    const V error = p.time_error > 0.0 ? step_error() : V{};
+    Mask<V> accepted{};
+    bool any_accepted = false;
+    for (int lane = 0; lane < W; ++lane)
+      if (get_mask(done, lane) && control[lane].accepts(p, get(error, lane)))
+        put_mask(accepted, lane, true), any_accepted = true;
+    if (any_accepted) accept(accepted, error, history);
+  }
+
+  // Round-off of a sum over the column: how closely the uptake's own sum is asked to agree.
+  static constexpr R tight() { return R(4096) * std::numeric_limits<R>::epsilon(); }
+
+  // Largest truncation error of the step relative to its limit: theta everywhere, psi where the cell is saturated.
+  DGPDE_HD V step_error() const {
+    const R half = R(0.5);
+    const V inv_theta = broadcast<V>(1.0 / p.time_error);
+    const V inv_psi = broadcast<V>(0.01 / p.time_error);
+    Mask<V> rated{};
+    for (int lane = 0; lane < W; ++lane) put_mask(rated, lane, control[lane].has_rate);
+    V worst{};
+    for (int64_t k = 0; k < p.nz; ++k) {
+      const V e_theta = half * vabs(c.theta[k] - c.theta_old[k] - dt * c.rate_theta[k]) * inv_theta;
+      const V e_psi = half * vabs(c.psi[k] - c.psi_old[k] - dt * c.rate_psi[k]) * inv_psi;
+      const auto full = mask_and(rated, mask_and(V(c.psi[k]) > V{}, V(c.psi_old[k]) > V{}));
+      worst = vmax(worst, vmax(e_theta, select(full, e_psi, V{})));
+    }
+    return worst;
+  }
+
+  template <class History>
+  DGPDE_HD void accept(const Mask<V>& mask, const V& error, History& history) {
+    V stored{}, moved{};
+    for (int64_t k = 0; k < p.nz; ++k) {
+      const V psi = c.psi[k], theta = c.theta[k], dpsi = psi - c.psi_old[k], dtheta = theta - c.theta_old[k];
+      const V gain = static_cast<R>(p.dz[k]) * dtheta + c.storage[k] * theta * dpsi;
+      stored = stored + gain;
+      moved = moved + vabs(gain);
+      c.rate_psi[k] = select(mask, dpsi * inv_dt, V(c.rate_psi[k]));
+      c.rate_theta[k] = select(mask, dtheta * inv_dt, V(c.rate_theta[k]));
+      c.psi_old[k] = select(mask, psi, V(c.psi_old[k]));
+      c.theta_old[k] = select(mask, theta, V(c.theta_old[k]));
+    }
+    const V ponding = top.kind == Boundary::atmosphere ? top_flux.ponding : ponding_old;
+    const V pond_gain = ponding - ponding_old;
+    ponding_old = select(mask, ponding, ponding_old);
+    double step[W];
+    for (int lane = 0; lane < W; ++lane) step[lane] = control[lane].dt;
+    history.record(mask, interval, c, ponding_old, step);
+    unsigned entered = 0;
+    for (int lane = 0; lane < W; ++lane) {
+      if (!get_mask(mask, lane)) continue;
+      LaneControl& s = control[lane];
+      const double q_top = get(top_flux.q, lane), q_bottom = get(bottom_flux.q, lane);
+      const double taken = p.roots ? static_cast<double>(get(uptake, lane)) : 0.0;
+      const double added = get(source_sum, lane);
+      s.top += s.dt * q_top;
+      s.bottom += s.dt * q_bottom;
+      s.runoff += s.dt * get(top_flux.runoff, lane);
+      s.uptake += s.dt * taken;
+      s.imbalance += get(stored, lane) - s.dt * (q_top + q_bottom - taken + added);
+      s.moved += get(moved, lane) + fabs(static_cast<double>(get(pond_gain, lane))) +
+                 s.dt * (fabs(q_top) + fabs(q_bottom) + taken + fabs(added));
+      const bool complete = s.advance(p, get(error, lane));
+      if (complete) write_interval(lane);
+      if (s.next_step(p, complete)) entered |= 1u << lane;
+      interval[lane] = s.interval < p.intervals ? s.interval : p.intervals - 1;
+    }
+    if (p.roots) omega_old = select(mask, omega_sum, omega_old);
+    if (entered) begin_intervals(entered);
+  }
+
+  // The interval that the lane has just completed goes to the output.
+  DGPDE_HD void write_interval(int lane) {
+    const LaneControl& s = control[lane];
+    const int64_t column = lanes.column(lane), at = s.interval * p.n + column;
+    const double inv = 1.0 / s.length;
+    static_cast<R*>(out.top_flux)[at] = static_cast<R>(s.top * inv);
+    static_cast<R*>(out.bottom_flux)[at] = static_cast<R>(s.bottom * inv);
+    static_cast<R*>(out.runoff)[at] = static_cast<R>(s.runoff * inv);
+    static_cast<R*>(out.uptake)[at] = static_cast<R>(s.uptake * inv);
+    static_cast<R*>(out.ponding)[at + p.n] = get(ponding_old, lane);
+    const int64_t row = out.save_row[s.interval + 1];
+    if (row < 0) return;
+    R* psi = static_cast<R*>(out.psi) + row * p.nz * p.n + column;
+    for (int64_t k = 0; k < p.nz; ++k) psi[k * p.n] = get(V(c.psi_old[k]), lane);
+  }
+};
+
+}  // namespace DGPDE_ISA
+}  // namespace dgpde
