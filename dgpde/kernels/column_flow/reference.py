@@ -43,7 +43,8 @@ def column_flow_reference(
     Parameters
     ----------
     problem : the description of the run; `problem.options` gives the tolerances and the step control.
-    inputs : the tensors of `problem.input_names()`, float64 on the CPU, in their full shapes.
+    inputs : the tensors of `problem.input_names()` in their full shapes; computed in float64 on the CPU.
+        "dt0" [n] s, when there, is the step that the controller tries first.
     step_sizes : T tensors [m_i, n] of step sizes [s] to replay, padded with zeros (`Report.step_sizes` of
         another run). Default: equal steps when `options.dt_fixed` is set, else by truncation error.
 
@@ -69,6 +70,7 @@ class _Run:
 
     def __init__(self, problem: ColumnProblem, inputs: dict[str, Tensor]) -> None:
         n = problem.n
+        inputs = {name: value.to("cpu", torch.float64) for name, value in inputs.items()}
         self.problem, self.inputs = problem, inputs
         self.base = prepare(problem, inputs)
         self.suction = wet_side(self.base.primal())
@@ -81,9 +83,9 @@ class _Run:
         self.ponding = [self.pond]
         self.means: dict[str, list[Tensor]] = {name: [] for name in ("top", "bottom", "runoff", "uptake")}
         self.forced = self.base
-        self.dt_next = torch.full(
-            (n,), min(problem.options.dt_initial, problem.options.dt_max), dtype=torch.float64
-        )
+        options = problem.options
+        first = inputs.get("dt0", torch.full((n,), options.dt_initial, dtype=torch.float64))
+        self.dt_next = primal(first).clamp(options.dt_min, options.dt_max)
         self.sizes: list[Tensor] = []
         self.interval_sizes: list[Tensor] = []
         self.sums = self._zero_sums()

@@ -79,11 +79,15 @@ class StepData:
 
     def retention(self, psi: Tensor, row: int | None = None) -> tuple[Tensor, Tensor]:
         """theta and kr of all cells at psi [nz, n], or of the cells of one row at psi [n]."""
-        soil, classes, problem = self.soil, self.classes, self.problem
-        if row is not None:
-            soil = {name: value if name == "table" else value[row] for name, value in soil.items()}
-            classes = None if classes is None else classes[row]
-        return theta_kr(problem.relation, problem.variant, soil, psi, classes, problem.knots)
+        problem = self.problem
+        return theta_kr(problem.relation, problem.variant, self.relation_inputs(row), psi, problem.knots)
+
+    def relation_inputs(self, row: int | None = None) -> dict[str, Tensor]:
+        """What the soil relation reads, for all cells or those of one row."""
+        cells = self.soil if self.classes is None else self.soil | {"classes": self.classes}
+        if row is None:
+            return cells
+        return {name: value if name == "table" else value[row] for name, value in cells.items()}
 
 
 class Boundary(NamedTuple):
@@ -145,7 +149,7 @@ def wet_side(data: StepData) -> Tensor:
     monotone.
     """
     problem = data.problem
-    suction = wet_suction(problem.relation, problem.variant, data.soil, data.classes, problem.knots)
+    suction = wet_suction(problem.relation, problem.variant, data.relation_inputs(), problem.knots)
     return suction.expand_as(data.k_sat)
 
 
