@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dgpde.boundary import Atmosphere, Boundary
-from dgpde.frame import ANY, NOT_NEGATIVE, Frame, Stored, common_type, store, tensor_of
+from dgpde.frame import ANY, NOT_NEGATIVE, Frame, Stored, common_type, is_number, store, tensor_of
 from dgpde.grid import Grid
 from dgpde.kernels.column_flow.problem import ColumnProblem
 from dgpde.options import SolveOptions
@@ -21,6 +21,7 @@ from dgpde.sources import RootUptake, Source
 
 Times = Tensor | NDArray[np.generic] | Sequence[float]
 Save = str | Sequence[int]
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,17 @@ def set_up(
     seconds = check_times(times)
     start, ponding = store("psi0", psi0, ANY), store("ponding0", ponding0, NOT_NEGATIVE)
     given = [(name, tensor_of(value)) for name, value in (("psi0", start), ("ponding0", ponding))]
-    tensors = [(name, tensor) for name, tensor in given if tensor is not None]
-    dtype, device = common_type([*tensors, *words.tensors()])
+    tensors = [(name, tensor) for name, tensor in given if tensor is not None] + list(words.tensors())
+    dtype, device = common_type(tensors)
+    for name, tensor in tensors:
+        if not is_number(tensor) and tensor.device != device:
+            raise ValueError(
+                f"{name} is on the device {tensor.device}, the run is on {device}; move it with .to()"
+            )
+        if tensor.device.type not in DEVICES:
+            raise ValueError(
+                f"{name} is on the device {tensor.device}; move it to one of {', '.join(DEVICES)}"
+            )
     frame = Frame(grid, seconds.numel() - 1, dtype, device)
     psi = frame.constant("psi0", start, grid.shape)
     standing = frame.constant("ponding0", ponding, (grid.n,), NOT_NEGATIVE)
@@ -131,11 +141,6 @@ def set_up(
         raise ValueError(
             "ponding0 must be 0 unless the top boundary is an Atmosphere, which lets water stand"
         )
-    for name, tensor in words.tensors():
-        if tensor.dim() > 0 and tensor.device != device:
-            raise ValueError(
-                f"{name} is on the device {tensor.device}, the run is on {device}; move it with .to()"
-            )
     problem = ColumnProblem(
         n=grid.n,
         nz=grid.nz,
@@ -205,3 +210,11 @@ def check_save(save: Save, count: int) -> tuple[int, ...]:
     if any(second <= first for first, second in zip(indices, indices[1:], strict=False)):
         raise ValueError("save must increase, with no index twice")
     return indices
+
+
+def kept_in(save: tuple[int, ...], first: int, last: int) -> tuple[int, ...]:
+    """The saved times of the intervals [first, last) as indices into the span's own times.
+
+    A time between two spans belongs to the earlier one; the start of the run belongs to the first.
+    """
+    return tuple(index - first for index in save if first < index <= last or index == first == 0)

@@ -76,9 +76,8 @@ class Grid:
             raise ValueError(f"n must be at least 1, it is {n}")
         if isinstance(dz, int | float):
             raise ValueError("dz must hold one thickness a layer, for instance [0.05] * 40; it is one number")
-        layers = numeric("dz", dz)
         grid = cls.__new__(cls)
-        grid.dz = _sizes("dz", dz, layers.shape[0] if layers.dim() == 1 else -1)
+        grid.dz = _sizes("dz", numeric("dz", dz), -1)
         grid.shape = (grid.dz.numel(), int(n))
         grid.spacing = (grid.dz,)
         grid.lateral = False

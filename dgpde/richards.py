@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from dgpde.assembly import Save, Setup, Times, Words, set_up
+from dgpde.assembly import Save, Setup, Times, Words, kept_in, set_up
 from dgpde.boundary import SIDES, Atmosphere, Boundary, NoFlow
 from dgpde.errors import failure
 from dgpde.frame import NOT_NEGATIVE, store
 from dgpde.grid import Grid
-from dgpde.kernels.column_flow.problem import FACE_MEANS, STATUS_TEXT, ColumnResult, Report
+from dgpde.kernels.column_flow.problem import FACE_MEANS, STATUS_TEXT, ColumnResult
 from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.soil import Soil
-from dgpde.solution import Solution, actual_evaporation, masked_after_failure
+from dgpde.solution import Solution, actual_evaporation, joined, masked_after_failure, show_progress
 from dgpde.sources import RootUptake, Source
 
 if TYPE_CHECKING:
@@ -224,13 +222,7 @@ class Richards:
         psi, ponding, total = setup.psi0, setup.ponding0, setup.problem.intervals
         while first < total:
             last = min(first + block, total)
-            # Each saved time belongs to the block that ends with it or holds it; the first one belongs to
-            # block 0.
-            kept = tuple(
-                index - first
-                for index in setup.problem.save
-                if (first < index or index == 0) and index <= last
-            )
+            kept = kept_in(setup.problem.save, first, last)
             more = () if kept and kept[-1] == last - first else (last - first,)
             problem, inputs = setup.span(first, last, kept + more)
             inputs |= {"psi0": psi, "ponding0": ponding}
@@ -295,61 +287,3 @@ def _check_sources(sources: Sequence[RootUptake | Source]) -> tuple[RootUptake |
     if len(roots) > 1:
         raise ValueError(f"sources holds {len(roots)} RootUptake; a column has one root system: combine them")
     return (roots[0] if roots else None), tuple(source for source in sources if isinstance(source, Source))
-
-
-def joined(parts: Sequence[ColumnResult]) -> ColumnResult:
-    """The results of consecutive blocks as those of one run."""
-    if len(parts) == 1:
-        return parts[0]
-    return ColumnResult(
-        psi=torch.cat([part.psi for part in parts]),
-        ponding=torch.cat([parts[0].ponding[:1], *[part.ponding[1:] for part in parts]]),
-        top_flux=torch.cat([part.top_flux for part in parts]),
-        bottom_flux=torch.cat([part.bottom_flux for part in parts]),
-        runoff=torch.cat([part.runoff for part in parts]),
-        uptake=torch.cat([part.uptake for part in parts]),
-        report=joined_report([part.report for part in parts]),
-    )
-
-
-def joined_report(reports: Sequence[Report]) -> Report:
-    """The report of a run from its blocks: a column's first failure counts, work and errors add up.
-
-    The mass balance errors of the blocks add up in magnitude, so that theirs is an upper bound of the run's.
-    """
-    total = reports[0]
-    for report in reports[1:]:
-        went_on = total.status == 0
-        moved = total.water_moved + report.water_moved
-        lost = total.mass_balance_error * total.water_moved + report.mass_balance_error * report.water_moved
-        larger = torch.maximum(total.mass_balance_error, report.mass_balance_error)
-        steps = None
-        if total.step_sizes is not None and report.step_sizes is not None:
-            steps = total.step_sizes + report.step_sizes
-        total = Report(
-            status=torch.where(went_on, report.status, total.status),
-            failed_time=torch.where(went_on, report.failed_time, total.failed_time),
-            steps=total.steps + report.steps,
-            newton_iterations=total.newton_iterations + report.newton_iterations,
-            cuts=total.cuts + report.cuts,
-            rejections=total.rejections + report.rejections,
-            restarts=total.restarts + report.restarts,
-            mass_balance_error=torch.where(moved > 0, lost / moved, larger),
-            water_moved=moved,
-            dt_next=report.dt_next,
-            step_sizes=steps,
-        )
-    return total
-
-
-def show_progress(done: int, count: int) -> None:
-    """A bar on stderr; the line ends with the run."""
-    width = 40
-    filled = width * done // count
-    end = "\n" if done == count else ""
-    print(
-        f"\r[{'#' * filled}{'.' * (width - filled)}] interval {done} of {count}",
-        end=end,
-        file=sys.stderr,
-        flush=True,
-    )

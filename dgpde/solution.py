@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -189,3 +190,61 @@ def actual_evaporation(result: ColumnResult, precipitation: Tensor, times: Tenso
     """Evaporated water [t, n], m/s, from the surface's balance: P - inflow - runoff - change of ponding."""
     dt = times.diff().to(result.ponding)[:, None]
     return precipitation - result.top_flux - result.runoff - result.ponding.diff(dim=0) / dt
+
+
+def joined(parts: Sequence[ColumnResult]) -> ColumnResult:
+    """The results of consecutive blocks as those of one run."""
+    if len(parts) == 1:
+        return parts[0]
+    return ColumnResult(
+        psi=torch.cat([part.psi for part in parts]),
+        ponding=torch.cat([parts[0].ponding[:1], *[part.ponding[1:] for part in parts]]),
+        top_flux=torch.cat([part.top_flux for part in parts]),
+        bottom_flux=torch.cat([part.bottom_flux for part in parts]),
+        runoff=torch.cat([part.runoff for part in parts]),
+        uptake=torch.cat([part.uptake for part in parts]),
+        report=joined_report([part.report for part in parts]),
+    )
+
+
+def joined_report(reports: Sequence[Report]) -> Report:
+    """The report of a run from its blocks: a column's first failure counts, work and errors add up.
+
+    The mass balance errors of the blocks add up in magnitude, so that theirs is an upper bound of the run's.
+    """
+    total = reports[0]
+    for report in reports[1:]:
+        went_on = total.status == 0
+        moved = total.water_moved + report.water_moved
+        lost = total.mass_balance_error * total.water_moved + report.mass_balance_error * report.water_moved
+        larger = torch.maximum(total.mass_balance_error, report.mass_balance_error)
+        steps = None
+        if total.step_sizes is not None and report.step_sizes is not None:
+            steps = total.step_sizes + report.step_sizes
+        total = Report(
+            status=torch.where(went_on, report.status, total.status),
+            failed_time=torch.where(went_on, report.failed_time, total.failed_time),
+            steps=total.steps + report.steps,
+            newton_iterations=total.newton_iterations + report.newton_iterations,
+            cuts=total.cuts + report.cuts,
+            rejections=total.rejections + report.rejections,
+            restarts=total.restarts + report.restarts,
+            mass_balance_error=torch.where(moved > 0, lost / moved, larger),
+            water_moved=moved,
+            dt_next=report.dt_next,
+            step_sizes=steps,
+        )
+    return total
+
+
+def show_progress(done: int, count: int) -> None:
+    """A bar on stderr; the line ends with the run."""
+    width = 40
+    filled = width * done // count
+    end = "\n" if done == count else ""
+    print(
+        f"\r[{'#' * filled}{'.' * (width - filled)}] interval {done} of {count}",
+        end=end,
+        file=sys.stderr,
+        flush=True,
+    )
