@@ -34,7 +34,7 @@ BALANCE = {
     "runoff": "#9a8c98",
     "storage change": "#111111",
 }
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -186,7 +186,7 @@ def water_balance(
         unit: factor on the values, 1000 for mm.
     """
     for name, values in terms.items():
-        data: Any = array(values) * unit
+        data = np.asarray(array(values), dtype=float) * unit
         colour = BALANCE.get(name, "#555555")
         low, high = np.quantile(data, [0.1, 0.9], axis=1)
         axes.fill_between(np.asarray(times), low, high, color=colour, alpha=0.18, lw=0)

@@ -15,7 +15,10 @@ torch.manual_seed(0)
 
 grid = dgpde.Grid.columns(n=1, dz=[0.05] * 18 + [0.02] * 5)  # 1 m, finer at the top
 times = torch.arange(97, dtype=torch.float64) * HOUR
-rain, evaporation = torch.zeros(96, dtype=torch.float64), torch.full((96,), 0.2e-3 / HOUR, dtype=torch.float64)
+rain, evaporation = (
+    torch.zeros(96, dtype=torch.float64),
+    torch.full((96,), 0.2e-3 / HOUR, dtype=torch.float64),
+)
 rain[6:12] = 6e-3 / HOUR  # six hours of 6 mm
 evaporation[:24] = 0.0
 probes = [(grid.depth[:, 0] - depth).abs().argmin().item() for depth in (0.05, 0.15, 0.30)]
@@ -50,10 +53,16 @@ def main() -> None:
         value.backward()
         return value
 
-    print(f"start: alpha {guess[0].exp():.2f} 1/m, n {1 + guess[1].exp():.3f}, k_sat {guess[2].exp():.2e} m/s")
+    print(
+        f"start: alpha {guess[0].exp():.2f} 1/m, n {1 + guess[1].exp():.3f}, k_sat {guess[2].exp():.2e} m/s"
+    )
     optimiser.step(loss)
-    print(f"found: alpha {guess[0].exp():.2f} 1/m, n {1 + guess[1].exp():.3f}, k_sat {guess[2].exp():.2e} m/s")
-    print(f"truth: alpha {truth[0].exp():.2f} 1/m, n {1 + truth[1].exp():.3f}, k_sat {truth[2].exp():.2e} m/s")
+    print(
+        f"found: alpha {guess[0].exp():.2f} 1/m, n {1 + guess[1].exp():.3f}, k_sat {guess[2].exp():.2e} m/s"
+    )
+    print(
+        f"truth: alpha {truth[0].exp():.2f} 1/m, n {1 + truth[1].exp():.3f}, k_sat {truth[2].exp():.2e} m/s"
+    )
     print(f"misfit, in standard deviations of the noise: {(2 * loss().item()) ** 0.5:.3f}")
 
 

@@ -50,7 +50,9 @@ def test_uscrn_is_read_in_metres_a_day() -> None:
 
 
 def test_kcb_curve_has_the_published_stages() -> None:
-    day = torch.tensor([-3.0, 0.0, 31.0, 32.0, 55.5, 79.0, 115.0, 116.0, 133.5, 151.0, 200.0], dtype=torch.float64)
+    day = torch.tensor(
+        [-3.0, 0.0, 31.0, 32.0, 55.5, 79.0, 115.0, 116.0, 133.5, 151.0, 200.0], dtype=torch.float64
+    )
     expected = [0.15, 0.15, 0.15, 0.15, 0.64, 1.13, 1.13, 1.13, 0.825, 0.52, 0.52]
     curve = crop.kcb_curve(day, (0.15, 1.13, 0.52), (32, 47, 37, 35))
     assert curve.tolist() == pytest.approx(expected, abs=1e-12)

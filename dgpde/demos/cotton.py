@@ -22,7 +22,13 @@ LAYER = 0.40  # m, thickness of the five soil layers, those of the limits in plo
 # Cotton of the HYDRUS database (Taylor and Ashcroft 1972). Demand lasts half a day here, so the daily rates at which
 # stress begins are doubled.
 FEDDES = dgpde.Feddes(
-    h1=-0.10, h2=-0.25, h3_high=-2.0, h3_low=-6.0, h4=-140.0, rate_high=2 * 5e-3 / DAY, rate_low=2 * 1e-3 / DAY
+    h1=-0.10,
+    h2=-0.25,
+    h3_high=-2.0,
+    h3_low=-6.0,
+    h4=-140.0,
+    rate_high=2 * 5e-3 / DAY,
+    rate_low=2 * 1e-3 / DAY,
 )
 READING = 0.20  # m, thickness of the layer that one neutron reading stands for
 

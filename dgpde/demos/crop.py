@@ -90,4 +90,3 @@ def root_density(top: Tensor, bottom: Tensor, depth: Tensor, shape: Tensor | flo
         )
 
     return (above(bottom) - above(top)) / (bottom - top)
-

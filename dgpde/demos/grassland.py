@@ -22,7 +22,9 @@ TEXTURES = {
 }
 FIRST = dt.date(2020, 3, 1)  # after the frost of all four
 SPLIT = dt.date(2020, 9, 1)  # the first withheld day
-BROKEN = {("KY_Versailles_3_NNW", 4): dt.date(2020, 7, 15)}  # probe 100 cm: a step of the sensor, not of the soil
+BROKEN = {
+    ("KY_Versailles_3_NNW", 4): dt.date(2020, 7, 15)
+}  # probe 100 cm: a step of the sensor, not of the soil
 LAYER_BOTTOMS = (0.075, 0.15, 0.35, 0.75, 1.50)  # m: one layer around each probe
 ROOTS = 0.6  # m, prior
 TRANSPIRATION, EVAPORATION = 0.5, 0.35  # prior fractions of reference ET
@@ -85,7 +87,9 @@ class Grassland(nn.Module):
         self.layer_of_cell = torch.bucketize(centre_depth, layers).clamp(max=4)
         probes = torch.tensor(USCRN_DEPTHS, dtype=torch.float64)
         self.probe_weights = linear_weights(centre_depth, probes)  # [5, nz]
-        self.cell_weights = linear_weights(probes, centre_depth.clamp(USCRN_DEPTHS[0], USCRN_DEPTHS[-1]))  # [nz, 5]
+        self.cell_weights = linear_weights(
+            probes, centre_depth.clamp(USCRN_DEPTHS[0], USCRN_DEPTHS[-1])
+        )  # [nz, 5]
 
     def factors(self) -> Tensor:
         """Transpiration and evaporation as fractions of reference ET, root depth [m], root shape: [4, s]."""

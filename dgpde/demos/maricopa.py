@@ -155,6 +155,8 @@ def season_balance(model: Cotton, prediction: Prediction) -> dict[str, Tensor]:
         flux = flux.expand(len(dt), len(prediction.plots))
         return torch.cat([torch.zeros_like(flux[:1]), torch.cumsum(flux * dt, dim=0)])
 
+    if run.evaporation is None:
+        raise ValueError("prediction has no evaporation: its top must be an Atmosphere")
     balance = {
         "rain and irrigation": total(prediction.precipitation),
         "uptake": total(run.uptake),

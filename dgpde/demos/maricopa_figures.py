@@ -72,7 +72,15 @@ def mark_split(model: Cotton, axes: Any, label: bool = False) -> None:
     at = np.datetime64(last) + (np.datetime64(first) - np.datetime64(last)) / 2
     axes.axvline(at, color=plot.INK, lw=1.0, ls=(0, (4, 2)))
     if label:
-        axes.annotate("withheld dates", (at, 1.0), (4, -2), xycoords=("data", "axes fraction"), textcoords="offset points", va="top", fontsize=8)  # fmt: skip
+        axes.annotate(
+            "withheld dates",
+            (at, 1.0),
+            (4, -2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            va="top",
+            fontsize=8,
+        )
 
 
 def profiles(model: Cotton, after: Prediction, chosen: list[int]) -> Any:
@@ -85,13 +93,17 @@ def profiles(model: Cotton, after: Prediction, chosen: list[int]) -> Any:
     noon = np.array(data.days[days], dtype="datetime64[h]") + np.timedelta64(12, "h")
     dates = np.array(data.dates, dtype="datetime64[h]") + np.timedelta64(6, "h")
     edges = torch.cat([model.edges[1][:1], model.edges[0]]).flip(0)
-    mesh = None
+    mesh: Any = None
     for row, i in enumerate(chosen):
         top, body = axes[2 * row, 0], axes[2 * row + 1, 0]
         plot.rain_bars(
-            top, noon,
-            {"irrigation": (data.irrigation[days, i] / MM, plot.NEW), "rain": (data.rain[days] / MM, "#00b4d8")},
-        )  # fmt: skip
+            top,
+            noon,
+            {
+                "irrigation": (data.irrigation[days, i] / MM, plot.NEW),
+                "rain": (data.rain[days] / MM, "#00b4d8"),
+            },
+        )
         top.set_title(name_of(model, i))
         if row == 0:
             top.legend(ncol=2, loc="upper left")
@@ -124,8 +136,23 @@ def series(model: Cotton, before: Prediction, after: Prediction, chosen: list[in
             ax.plot(dates, before.theta[:, d, i], color=plot.PRIOR, lw=1.1, ls="--", label="prior soil")
             ax.plot(t, theta[:, d, i], color=plot.SIMULATED, lw=1.3, label="learned")
             seen, unseen = ([0], [*train[1:], *later]) if new else (train, later)
-            ax.plot(dates[seen], data.theta[seen, d, i], "o", ms=4, color=plot.OBSERVED, label="reading, known to the model")  # fmt: skip
-            ax.plot(dates[unseen], data.theta[unseen, d, i], "o", ms=4, mfc="white", mec=plot.OBSERVED, label="reading, withheld")  # fmt: skip
+            ax.plot(
+                dates[seen],
+                data.theta[seen, d, i],
+                "o",
+                ms=4,
+                color=plot.OBSERVED,
+                label="reading, known to the model",
+            )
+            ax.plot(
+                dates[unseen],
+                data.theta[unseen, d, i],
+                "o",
+                ms=4,
+                mfc="white",
+                mec=plot.OBSERVED,
+                label="reading, withheld",
+            )
             plot.month_axis(ax)
             ax.tick_params(axis="x", labelrotation=45)
             if j == 0:
@@ -232,7 +259,12 @@ def errors(model: Cotton, before: Prediction, after: Prediction, mapped: Predict
     sets = [
         (p, d) for p in (split.train_plots, split.new_plots) for d in (split.train_dates, split.later_dates)
     ]
-    names = ["training plots, training dates", "training plots, withheld dates", "withheld plots, training dates", "withheld plots, withheld dates"]  # fmt: skip
+    names = [
+        "training plots, training dates",
+        "training plots, withheld dates",
+        "withheld plots, training dates",
+        "withheld plots, withheld dates",
+    ]
     for column, ((plots, dates), name) in enumerate(zip(sets, names, strict=True)):
         truth = data.theta[dates][:, :, plots]
         lines = {}
@@ -273,7 +305,16 @@ def field(model: Cotton, after: Prediction, history: list[dict[str, float]]) -> 
         "drainage below 2 m in the season [mm]": (season_balance(model, after)["drainage"][-1] / MM, "PuBu"),
     }
     for ax, (title, (values, colours)) in zip(axes[0], maps.items(), strict=False):
-        dots = ax.scatter(where[:, 0], where[:, 1], c=values.detach(), cmap=colours, marker="s", s=130, edgecolors="#777777", lw=0.5)  # fmt: skip
+        dots = ax.scatter(
+            where[:, 0],
+            where[:, 1],
+            c=values.detach(),
+            cmap=colours,
+            marker="s",
+            s=130,
+            edgecolors="#777777",
+            lw=0.5,
+        )
         ax.scatter(
             where[new, 0],
             where[new, 1],

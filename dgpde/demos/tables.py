@@ -18,9 +18,8 @@ EARTH_RADIUS = 6.371e6  # m
 
 def read_csv(name: str, delimiter: str = ",") -> list[dict[str, str]]:
     """Rows of the file `dgpde/data/<name>` as dictionaries of text; empty cells are empty text."""
-    path = resources.files("dgpde") / "data" / name
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter=delimiter))
+    text = resources.files("dgpde").joinpath("data", name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines(), delimiter=delimiter))
 
 
 def number(text: str) -> float:

@@ -67,7 +67,11 @@ def run(folder: Path, iterations: int | None = None) -> ErrorTable:
     print("\nRMSE of water content [m3/m3]")
     print(table.text())
     for name, values in zip(names[1:], model.factors().T.tolist(), strict=True):
-        print("{}: T x {:.2f}, E x {:.2f} of reference ET, roots to {:.2f} m, shape {:.2f}".format(name, *values))
+        print(
+            "{}: T x {:.2f}, E x {:.2f} of reference ET, roots to {:.2f} m, shape {:.2f}".format(
+                name, *values
+            )
+        )
     table.write(folder / "rmse.csv")
     after.run.to_hdf5(folder / "uscrn.h5")
     from dgpde.demos import uscrn_figures

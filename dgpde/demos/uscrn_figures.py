@@ -46,7 +46,13 @@ def series(model: Grassland, before: Prediction, after: Prediction) -> Any:
             ax = axes[d + 1, j]
             ax.axvspan(days[model.later_days[0]], days[-1], color="#f0efeb", lw=0)
             ax.plot(days, before.theta[:, d, j], color=plot.PRIOR, lw=1.0, ls="--", label="prior soil")
-            ax.plot(days, model.observed[:, d, j], color=plot.OBSERVED, lw=1.2, label="measured (shaded: withheld)")
+            ax.plot(
+                days,
+                model.observed[:, d, j],
+                color=plot.OBSERVED,
+                lw=1.2,
+                label="measured (shaded: withheld)",
+            )
             ax.plot(days, after.theta[:, d, j], color=plot.SIMULATED, lw=1.3, label="learned")
             ax.set_ylim(0.0, 0.5)
             plot.month_axis(ax)
@@ -76,7 +82,13 @@ def retention(model: Grassland, after: Prediction) -> Any:
                 for layer, (top, bottom, colour) in enumerate(zip(tops, LAYER_BOTTOMS, COLOURS, strict=True)):
                     label = f"{100 * top:g} to {100 * bottom:g} cm"
                     ax.plot(suction, curves[:, layer], color=colour, lw=1.5, label=label)
-                ax.plot(suction, getattr(median, relation)(psi) * unit, color=plot.INK, ls="--", label="prior, median")
+                ax.plot(
+                    suction,
+                    getattr(median, relation)(psi) * unit,
+                    color=plot.INK,
+                    ls="--",
+                    label="prior, median",
+                )
                 ax.set_xscale("log")
         axes[0, j].set_title(name.replace("_", " "))
         axes[1, j].set_yscale("log")
