@@ -7,14 +7,18 @@
 #include <string>
 
 #include "cpu/dispatch.h"
+#include "cpu/soil_bindings.h"
 
 namespace py = pybind11;
 
 namespace {
 
+using dgpde::ColumnCotangents;
 using dgpde::ColumnHistory;
 using dgpde::ColumnOutput;
 using dgpde::ColumnProblem;
+using dgpde::ColumnTangents;
+using dgpde::MutableView;
 using dgpde::View;
 
 template <class ViewType>
@@ -32,6 +36,29 @@ ViewType& input_slot(dgpde::ColumnInputs<ViewType>& in, const std::string& name,
   if (name == "omega_c") return in.omega_c;
   if (name == "source") return in.source;
   throw std::invalid_argument("name: no input " + name + "[" + std::to_string(slot) + "]");
+}
+
+// The outputs that carry cotangents or tangents.
+template <class ViewType, class Struct>
+ViewType& output_slot(Struct& s, const std::string& name) {
+  if (name == "psi") return s.psi;
+  if (name == "ponding") return s.ponding;
+  if (name == "top_flux") return s.top_flux;
+  if (name == "bottom_flux") return s.bottom_flux;
+  if (name == "runoff") return s.runoff;
+  if (name == "uptake") return s.uptake;
+  throw std::invalid_argument("name: no output " + name);
+}
+
+MutableView& carry_slot(ColumnCotangents& c, const std::string& name) {
+  if (name == "carry_psi") return c.carry_psi;
+  if (name == "carry_theta") return c.carry_theta;
+  if (name == "carry_ponding") return c.carry_ponding;
+  if (name == "sum_face") return c.sum_face;
+  if (name == "sum_storage") return c.sum_storage;
+  if (name == "sum_k") return c.sum_k;
+  if (name == "sum_soil") return c.sum_soil;
+  throw std::invalid_argument("name: no state " + name);
 }
 
 template <class T>
@@ -57,6 +84,7 @@ void bind_problem(py::module_& m) {
       .def_readwrite("n_knots", &ColumnProblem::n_knots)
       .def_readwrite("x_first", &ColumnProblem::x_first)
       .def_readwrite("x_step", &ColumnProblem::x_step)
+      .def_readwrite("linear_tolerance", &ColumnProblem::linear_tolerance)
       .def_readwrite("tolerance", &ColumnProblem::tolerance)
       .def_readwrite("dt_min", &ColumnProblem::dt_min)
       .def_readwrite("dt_max", &ColumnProblem::dt_max)
@@ -96,6 +124,41 @@ void bind_problem(py::module_& m) {
         else throw std::invalid_argument("name: no output " + name);
       });
 
+  py::class_<ColumnCotangents>(m, "ColumnCotangents")
+      .def(py::init<>())
+      .def_readwrite("resume", &ColumnCotangents::resume)
+      .def_readwrite("first", &ColumnCotangents::first)
+      .def("set_save_row", [](ColumnCotangents& c, uintptr_t a) { c.save_row = pointer<const int64_t>(a); })
+      .def("set_status", [](ColumnCotangents& c, uintptr_t a) { c.status = pointer<int32_t>(a); })
+      .def("set_cotangent", [](ColumnCotangents& c, const std::string& name, uintptr_t a, int64_t t, int64_t z,
+                               int64_t n) { output_slot<View>(c, name) = View{pointer<const void>(a), t, z, n}; })
+      .def("set_state", [](ColumnCotangents& c, const std::string& name, uintptr_t a, int64_t t, int64_t z,
+                           int64_t n) { carry_slot(c, name) = MutableView{pointer<void>(a), t, z, n}; })
+      .def("set_gradient",
+           [](ColumnCotangents& c, const std::string& name, int slot, uintptr_t a, int64_t t, int64_t z, int64_t n) {
+             input_slot(c.grad, name, slot) = MutableView{pointer<void>(a), t, z, n};
+           });
+
+  py::class_<ColumnTangents>(m, "ColumnTangents")
+      .def(py::init<>())
+      .def_readwrite("start", &ColumnTangents::start)
+      .def("set_save_row", [](ColumnTangents& c, uintptr_t a) { c.save_row = pointer<const int64_t>(a); })
+      .def("set_state",
+           [](ColumnTangents& c, const std::string& name, uintptr_t a, int64_t z, int64_t n) {
+             const MutableView v{pointer<void>(a), 0, z, n};
+             if (name == "psi") c.state_psi = v;
+             else if (name == "theta") c.state_theta = v;
+             else if (name == "ponding") c.state_ponding = v;
+             else throw std::invalid_argument("name: no state " + name);
+           })
+      .def("set_tangent",
+           [](ColumnTangents& c, const std::string& name, int slot, uintptr_t a, int64_t t, int64_t z, int64_t n) {
+             input_slot(c.in, name, slot) = View{pointer<const void>(a), t, z, n};
+           })
+      .def("set_output", [](ColumnTangents& c, const std::string& name, uintptr_t a, int64_t t, int64_t z, int64_t n) {
+        output_slot<MutableView>(c, name) = MutableView{pointer<void>(a), t, z, n};
+      });
+
   py::class_<ColumnHistory>(m, "ColumnHistory").def(py::init<>()).def_property_readonly("nbytes", &ColumnHistory::bytes);
 }
 
@@ -106,6 +169,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("instruction_set", &dgpde::instruction_set);
   m.def("set_instruction_set", &dgpde::set_instruction_set, py::arg("name"));
   bind_problem(m);
+  dgpde::bind_soil(m);
   m.def(
       "column_forward",
       [](const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, int threads) {
@@ -113,4 +177,18 @@ PYBIND11_MODULE(_C, m) {
         dgpde::column_forward(p, out, history, single, threads);
       },
       py::arg("problem"), py::arg("output"), py::arg("history").none(true), py::arg("single"), py::arg("threads"));
+  m.def(
+      "column_adjoint",
+      [](const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single, int threads) {
+        py::gil_scoped_release release;
+        dgpde::column_adjoint(p, io, history, single, threads);
+      },
+      py::arg("problem"), py::arg("cotangents"), py::arg("history"), py::arg("single"), py::arg("threads"));
+  m.def(
+      "column_tangent",
+      [](const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single, int threads) {
+        py::gil_scoped_release release;
+        dgpde::column_tangent(p, io, history, single, threads);
+      },
+      py::arg("problem"), py::arg("tangents"), py::arg("history"), py::arg("single"), py::arg("threads"));
 }

@@ -74,4 +74,16 @@ void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHisto
   DGPDE_DISPATCH(column_forward(p, out, history, single, threads))
 }
 
+void soil_run(const SoilCall& call) { DGPDE_DISPATCH(soil_run(call)) }
+
+void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
+                    int threads) {
+  DGPDE_DISPATCH(column_adjoint(p, io, history, single, threads))
+}
+
+void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,
+                    int threads) {
+  DGPDE_DISPATCH(column_tangent(p, io, history, single, threads))
+}
+
 }  // namespace dgpde

@@ -13,5 +13,10 @@ std::string instruction_set();
 void set_instruction_set(const std::string& name);
 
 void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, int threads);
+void soil_run(const SoilCall& call);
+void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
+                    int threads);
+void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,
+                    int threads);
 
 }  // namespace dgpde

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../column_problem.h"
+#include "../soil_call.h"
 #include "history.h"
 
 namespace dgpde {
@@ -10,6 +11,11 @@ namespace dgpde {
   namespace engine_##ISA {                                                                                   \
     void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, \
                         int threads);                                                                        \
+    void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single, \
+                        int threads);                                                                        \
+    void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single, \
+                        int threads);                                                                        \
+    void soil_run(const SoilCall& call);                                                                     \
   }
 DGPDE_DECLARE_ENGINE(generic)
 #if defined(__x86_64__)

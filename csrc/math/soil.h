@@ -1,8 +1,17 @@
 // The list of soil relations and the choice among them, which is the same for every cell of a run.
 #pragma once
 
+#include <type_traits>
+
+#include "soil_brooks_corey.h"
+#include "soil_durner.h"
+#include "soil_fredlund_xing.h"
 #include "soil_gardner.h"
+#include "soil_haverkamp.h"
+#include "soil_kosugi.h"
+#include "soil_peters_durner_iden.h"
 #include "soil_saturated.h"
+#include "soil_tabulated.h"
 #include "soil_van_genuchten.h"
 
 namespace dgpde {
@@ -28,26 +37,61 @@ DGPDE_HD void with_relation(SoilKind kind, F&& use) {
     case SoilKind::van_genuchten:
       use(VanGenuchten{});
       break;
+    case SoilKind::brooks_corey:
+      use(BrooksCorey{});
+      break;
     case SoilKind::gardner:
       use(Gardner{});
+      break;
+    case SoilKind::haverkamp:
+      use(Haverkamp{});
+      break;
+    case SoilKind::kosugi:
+      use(Kosugi{});
+      break;
+    case SoilKind::fredlund_xing:
+      use(FredlundXing{});
+      break;
+    case SoilKind::durner:
+      use(Durner{});
+      break;
+    case SoilKind::peters_durner_iden:
+      use(PetersDurnerIden{});
       break;
     case SoilKind::saturated:
       use(Saturated{});
       break;
-    default:
+    case SoilKind::tabulated:
+      use(Tabulated{});
       break;
   }
+}
+
+DGPDE_HD int soil_raw_count(SoilKind kind) {
+  int count = 0;
+  with_relation(kind, [&](auto relation) { count = decltype(relation)::n_raw; });
+  return count;
 }
 
 // What a run knows of its soil besides the per-cell parameters.
 struct SoilModel {
   SoilKind kind;
-  int32_t variant;  // of Brooks-Corey: 0 Mualem, 1 Burdine
+  int32_t variant;    // Brooks-Corey: 0 Mualem, 1 Burdine; Haverkamp: 0 power, 1 logarithm
+  SoilTable table{};  // tabulated soils
 };
+
+template <class Relation>
+constexpr bool is_tabulated = std::is_same_v<Relation, Tabulated>;
 
 template <class V, class A, class D>
 DGPDE_HD_NOINLINE void soil_prepare(const SoilModel& m, const A& raw, const D& d) {
-  with_relation(m.kind, [&](auto relation) { decltype(relation)::template prepare<V>(m.variant, raw, d); });
+  with_relation(m.kind, [&](auto relation) {
+    using Relation = decltype(relation);
+    if constexpr (is_tabulated<Relation>)
+      Relation::template prepare<V>(m.table, raw, d);
+    else
+      Relation::template prepare<V>(m.variant, raw, d);
+  });
 }
 
 template <class V, class D>
@@ -55,17 +99,33 @@ DGPDE_HD_NOINLINE void soil_wet_suction(const SoilModel& m, const D& d, V& h) {
   with_relation(m.kind, [&](auto relation) { h = decltype(relation)::template wet_suction<V>(d); });
 }
 
-template <class V, class D>
-DGPDE_HD_NOINLINE void soil_evaluate(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p) {
+template <bool kPartials, class V, class D>
+DGPDE_HD void soil_point(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
   with_relation(m.kind, [&](auto relation) {
-    decltype(relation)::template evaluate<false>(d, psi, p, static_cast<V*>(nullptr), static_cast<V*>(nullptr));
+    using Relation = decltype(relation);
+    if constexpr (is_tabulated<Relation>)
+      Relation::template evaluate<kPartials>(m.table, d, psi, p, dtheta, dkr);
+    else
+      Relation::template evaluate<kPartials>(d, psi, p, dtheta, dkr);
   });
 }
 
-// As soil_evaluate, with the derivatives of theta and kr in each raw parameter.
+template <class V, class D>
+DGPDE_HD_NOINLINE void soil_evaluate(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p) {
+  soil_point<false>(m, d, psi, p, static_cast<V*>(nullptr), static_cast<V*>(nullptr));
+}
+
+// As soil_evaluate, with the derivatives of theta and kr in each raw parameter. Tabulated: in the 8 numbers of the
+// table that start at Tabulated::table_offset().
 template <class V, class D>
 DGPDE_HD_NOINLINE void soil_partials(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
-  with_relation(m.kind, [&](auto relation) { decltype(relation)::template evaluate<true>(d, psi, p, dtheta, dkr); });
+  soil_point<true>(m, d, psi, p, dtheta, dkr);
+}
+
+DGPDE_HD int soil_raw_count(SoilKind kind) {
+  int n = 0;
+  with_relation(kind, [&](auto relation) { n = decltype(relation)::n_raw; });
+  return n;
 }
 
 }  // namespace DGPDE_ISA
