@@ -8,6 +8,7 @@ function is called: `pip install dgpde[demo]`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +48,9 @@ STYLE: Any = {
     "ytick.color": INK,
     "text.color": INK,
     "axes.labelcolor": INK,
-    "legend.frameon": False,
+    "legend.frameon": True,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
     "legend.fontsize": 8,
     "figure.dpi": 100,
     "savefig.dpi": 150,
@@ -59,21 +62,25 @@ def array(values: Tensor | ArrayLike) -> NDArray[np.generic]:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
+def style() -> AbstractContextManager[None]:
+    """A context in which matplotlib draws in the style of this module."""
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
+
+
 def figure(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
-    """A figure and its [rows, columns] array of axes, in the style of this module.
+    """A figure and its [rows, columns] array of axes, made without pyplot; call it inside `style()`.
 
     Args:
         rows, columns: of the array of axes.
         size: width and height in inches.
         options: as of `matplotlib.figure.Figure.subplots`.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
-        made = Figure(figsize=size, layout="constrained")
-        axes = made.subplots(rows, columns, squeeze=False, **options)
-    return made, axes
+    made = Figure(figsize=size, layout="constrained")
+    return made, made.subplots(rows, columns, squeeze=False, **options)
 
 
 def save(made: Figure, path: Any) -> None:

@@ -27,19 +27,18 @@ def draw(
 ) -> list[Path]:
     """Write all figures to `folder` and return their paths. `after` must hold psi at every half day."""
     chosen = chosen_plots(model)
-    made = {
-        "profiles.png": profiles(model, after, chosen),
-        "series.png": series(model, before, after, chosen),
-        "retention.png": retention(model, after),
-        "balance.png": balance(model, after),
-        "errors.png": errors(model, before, after, mapped),
-        "field.png": field(model, after, history),
-    }
-    paths = []
-    for name, figure in made.items():
-        plot.save(figure, folder / name)
-        paths.append(folder / name)
-    return paths
+    with plot.style():
+        made = {
+            "profiles.png": profiles(model, after, chosen),
+            "series.png": series(model, before, after, chosen),
+            "retention.png": retention(model, after),
+            "balance.png": balance(model, after),
+            "errors.png": errors(model, before, after, mapped),
+            "field.png": field(model, after, history),
+        }
+        for name, figure in made.items():
+            plot.save(figure, folder / name)
+    return [folder / name for name in made]
 
 
 def chosen_plots(model: Cotton) -> list[int]:
@@ -276,7 +275,7 @@ def errors(model: Cotton, before: Prediction, after: Prediction, mapped: Predict
         top, bottom = axes[0, column], axes[1, column]
         plot.errors_by_depth(top, data.depths, lines)
         top.set_title(name)
-        top.set_xlim(0.0, 0.085)
+        top.set_xlim(0.0, 0.105)
         plot.observed_against_simulated(
             bottom, truth, before.theta[dates][:, :, plots], plot.PRIOR, (0.05, 0.35)
         )
@@ -295,7 +294,7 @@ def field(model: Cotton, after: Prediction, history: list[dict[str, float]]) -> 
 
     where = model.data.position
     new = model.split.new_plots
-    figure, axes = plot.figure(1, 3, (13, 5), width_ratios=[1, 1, 0.9])
+    figure, axes = plot.figure(1, 3, (15, 4.4), width_ratios=[1, 1, 0.75])
     soil = {name: value.unsqueeze(0) for name, value in after.soil.items()}
     relation = dgpde.VanGenuchten(**{name: value[0] for name, value in soil.items()})
     heads = torch.tensor([-1.0, -150.0], dtype=torch.float64)
@@ -324,11 +323,13 @@ def field(model: Cotton, after: Prediction, history: list[dict[str, float]]) -> 
             s=190,
             lw=1.6,
         )
-        ax.set_title(title, fontsize=9)
+        ax.set_title(title)
         ax.set_xlabel("m east")
         ax.set_ylabel("m north")
         ax.set_aspect("equal")
-        figure.colorbar(dots, ax=ax, shrink=0.7)
+        ax.set_xlim(-125, 125)
+        ax.set_ylim(-80, 80)
+        figure.colorbar(dots, ax=ax, orientation="horizontal", shrink=0.8)
     last = axes[0, 2]
     if history:
         for name, label, colour in (
@@ -341,6 +342,6 @@ def field(model: Cotton, after: Prediction, history: list[dict[str, float]]) -> 
     last.set_xlabel("iteration")
     last.set_title("training")
     axes[0, 0].annotate(
-        "outlined: withheld plots", (0.0, -0.28), xycoords="axes fraction", color=plot.SIMULATED, fontsize=8
+        "outlined: withheld plots", (0.01, 0.02), xycoords="axes fraction", color=plot.SIMULATED, fontsize=8
     )
     return figure

@@ -20,16 +20,15 @@ def draw(
     folder: Path, model: Grassland, before: Prediction, after: Prediction, history: list[dict[str, float]]
 ) -> list[Path]:
     """Write all figures to `folder` and return their paths."""
-    made = {
-        "series.png": series(model, before, after),
-        "retention.png": retention(model, after),
-        "balance.png": balance(model, after, history),
-    }
-    paths = []
-    for name, figure in made.items():
-        plot.save(figure, folder / name)
-        paths.append(folder / name)
-    return paths
+    with plot.style():
+        made = {
+            "series.png": series(model, before, after),
+            "retention.png": retention(model, after),
+            "balance.png": balance(model, after, history),
+        }
+        for name, figure in made.items():
+            plot.save(figure, folder / name)
+    return [folder / name for name in made]
 
 
 def series(model: Grassland, before: Prediction, after: Prediction) -> Any:
@@ -116,13 +115,19 @@ def balance(model: Grassland, after: Prediction, history: list[dict[str, float]]
     }
     days = np.array(model.days, dtype="datetime64[D]")
     stations = len(model.data.stations)
-    figure, axes = plot.figure(1, stations + 1, (3.2 * (stations + 1), 4.2))
+    figure, axes = plot.figure(1, stations + 1, (3.2 * (stations + 1), 5.2))
     for j, name in enumerate(model.data.stations):
         terms = {label: torch.cumsum(flux[:, j : j + 1] * DAY, dim=0) for label, flux in flows.items()}
         terms["storage change"] = stored[1:, j : j + 1] - stored[0, j]
         plot.water_balance(axes[0, j], days, terms)
         axes[0, j].set_title(name.replace("_", " "))
-        axes[0, j].legend(title="mm at the end", alignment="left")
+        axes[0, j].legend(
+            title="mm at the end",
+            alignment="left",
+            loc="upper left",
+            bbox_to_anchor=(0.0, -0.25),
+            borderaxespad=0.0,
+        )
         plot.month_axis(axes[0, j])
         axes[0, j].tick_params(axis="x", labelrotation=45)
         if j:
