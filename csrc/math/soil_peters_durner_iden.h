@@ -33,7 +33,7 @@ struct PetersDurnerIden {
     d[8] = R(ln10) * (R(0.1) - R(0.2) / (n * n) * vexpm1_nonpositive(-ratio * ratio));
     d[9] = x0;
     d[10] = end.soft_minus;
-    d[11] = -vexpm1_nonpositive((R(1) / n - R(1)) * end.soft_plus);
+    d[11] = -vexpm1_nonpositive((R(1) - n) / n * end.soft_plus);
   }
 
   template <class V, class D>
@@ -92,8 +92,8 @@ struct PetersDurnerIden {
       const V inv_n2 = R(1) / (n * n);
       const V g0 = vexp_nonpositive(-m * soft_plus0), f0 = vexp_nonpositive(-soft_minus0);
       const V co0 = -vexpm1_nonpositive(-soft_minus0);  // 1 - f0
-      // S = (G - G0)/(1 - G0): dS = (dG - (1 - S) dG0)/(1 - G0)
-      const V rest = (one - s) * g0;
+      // S = (G - G0)/(1 - G0): dS = (dG - (1 - S) dG0)/(1 - G0), 1 - S = (1 - G)/(1 - G0)
+      const V rest = -vexpm1_nonpositive(-m * t.soft_plus) * inv_room * g0;
       const V s_alpha = -n_1 / alpha * (g * t.sigma - rest * f0) * inv_room;
       const V s_n = -(g * (inv_n2 * t.soft_plus + m * t.sigma * x_cap) -
                       rest * (inv_n2 * soft_plus0 + m * f0 * x0)) * inv_room;
