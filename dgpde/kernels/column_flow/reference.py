@@ -144,6 +144,7 @@ class _Run:
                 ok = outcome.converged
                 self.accept(columns, data, outcome, ok)
                 remaining[columns[ok]] = self.left(remaining[columns[ok]], taken[ok])
+                dt[columns[ok]] = 2.0 * taken[ok]
                 self.cut(
                     columns[~ok], outcome.finite[~ok], taken[~ok], dt, start + (step + 1) * mesh - remaining
                 )
@@ -259,17 +260,14 @@ class _Run:
         self.interval_sizes.append(row)
 
     def account(self, columns: Tensor, data: StepData, new: Terms) -> None:
-        """Add the step to the balance of the soil and of the pond, and to the water that moved."""
+        """Add the step to the balance of the soil, and to the sum of all that water did in it."""
+        dt = primal(data.dt)
         gain = primal(new.top.flux + new.bottom.flux - new.uptake + new.source)
-        self.balance[columns] += primal(data.dt) * (primal(new.storage.sum(0)) - gain)
-        moved = (
-            new.top.flux.abs()
-            + new.bottom.flux.abs()
-            + new.uptake.abs()
-            + new.source.abs()
-            + new.top.runoff.abs()
-        )
-        self.report.water_moved[columns] += primal(data.dt * moved)
+        self.balance[columns] += dt * (primal(new.storage.sum(0)) - gain)
+        moved = new.storage.abs().sum(0) + new.top.flux.abs() + new.bottom.flux.abs()
+        moved = moved + new.uptake + new.source.abs()
+        pond = new.top.ponding - data.ponding_old
+        self.report.water_moved[columns] += dt * primal(moved) + primal(pond).abs()
 
     def cut(self, columns: Tensor, finite: Tensor, taken: Tensor, dt: Tensor, time: Tensor) -> None:
         """Shorten the failed steps by 4 in `dt` [n], or give the columns up that are at the smallest step."""

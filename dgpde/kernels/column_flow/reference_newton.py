@@ -65,14 +65,15 @@ def _newton(
     norm = _norm(now, data)
     history = [norm]
     done = _closed(now, data, tolerance)
+    hopeless = ~torch.isfinite(norm)  # no line search leads out of there
     iterations = torch.zeros_like(done, dtype=torch.int64)
     for _ in range(limit):
-        if bool(done.all()):
+        if bool((done | hopeless).all()):
             break
         target = _limited(psi, psi + newton_update(jacobian, now.residual), suction)
-        target = torch.where(done, psi, target)
-        iterations += (~done).to(torch.int64)
-        psi, now, jacobian = _search(psi, target, torch.stack(history[-5:]).amax(0), done, data)
+        target = torch.where(done | hopeless, psi, target)
+        iterations += (~done & ~hopeless).to(torch.int64)
+        psi, now, jacobian = _search(psi, target, torch.stack(history[-5:]).amax(0), done | hopeless, data)
         norm = _norm(now, data)
         history.append(norm)
         done = done | _closed(now, data, tolerance)

@@ -210,27 +210,25 @@ def boundary(data: StepData, side: str, psi: Tensor, kr: Tensor) -> Boundary:
     half = k_sat / (0.5 * dz)  # 1/s
     rise = (1.0 if top else -1.0) * problem.gravity * 0.5 * dz
     zero = torch.zeros_like(psi)
+    pond = data.ponding_old  # what is not the atmosphere leaves it as it is
 
     def value(name: str) -> Tensor:
         return data.values[f"{side}.{name}"]
 
     def conductance(psi_b: Tensor, kr_b: Tensor) -> Tensor:
-        drive = psi_b - psi + rise
-        if top:
-            return half * face_mean(problem.face_mean, kr, kr_b, drive > 0.0)
-        return half * face_mean(problem.face_mean, kr_b, kr, drive < 0.0)
+        return half * face_mean(problem.face_mean, kr_b, kr, psi > psi_b + rise)  # equal: the boundary's kr
 
     def darcy(psi_b: Tensor, kr_b: Tensor) -> Boundary:
         g = conductance(psi_b, kr_b)
-        return Boundary(g * (psi_b - psi + rise), g * (psi_b.abs() + psi.abs() + rise.abs()), zero, zero)
+        return Boundary(g * (psi_b - psi + rise), g * (psi_b.abs() + psi.abs() + rise.abs()), pond, zero)
 
     if kind == "flux":
-        return Boundary(value("q") + zero, value("q").abs(), zero, zero)
+        return Boundary(value("q") + zero, value("q").abs(), pond, zero)
     if kind == "head":
         return darcy(value("psi"), data.kr_boundary[side])
     if kind == "free_drainage":
         q = -problem.gravity * k_sat * kr
-        return Boundary(q, q.abs(), zero, zero)
+        return Boundary(q, q.abs(), pond, zero)
     if kind == "seepage_face":
         seep = darcy(zero, zero + 1.0)
         return seep._replace(flux=torch.where(seep.flux < 0.0, seep.flux, 0.0))
@@ -238,12 +236,12 @@ def boundary(data: StepData, side: str, psi: Tensor, kr: Tensor) -> Boundary:
     head_c = psi + problem.gravity * height
     if kind == "general_head":
         scale = value("conductance") * (value("head").abs() + psi.abs() + abs(problem.gravity) * height)
-        return Boundary(value("conductance") * (value("head") - head_c), scale, zero, zero)
+        return Boundary(value("conductance") * (value("head") - head_c), scale, pond, zero)
     if kind == "deep_water_table":
         # Hopmans & Stricker 1989, J. Hydrol. 107:281: drainage grows exponentially with the head above the
         # level.
         q = -value("coefficient") * torch.exp(value("exponent") * (head_c - value("level")))
-        return Boundary(q, q.abs(), zero, zero)
+        return Boundary(q, q.abs(), pond, zero)
     if kind == "atmosphere":
         return _atmosphere(data, psi, conductance, darcy, rise)
     raise ValueError(f"boundaries: {side} boundary {kind!r} is not known to the column engine")
@@ -360,7 +358,7 @@ def linearise(psi: Tensor, data: StepData) -> tuple[Terms, Tensor]:
     with torch.enable_grad():
         x = primal(psi).requires_grad_()
         omega = root_omega(x, data) if data.problem.roots else None
-        held = None if omega is None else omega.detach()
+        held = None if omega is None else omega.detach().requires_grad_()
         result = terms(x, data, held)
         jacobian = torch.zeros(n, nz, nz, dtype=psi.dtype)
         rows = torch.arange(nz)
@@ -372,10 +370,10 @@ def linearise(psi: Tensor, data: StepData) -> tuple[Terms, Tensor]:
                 jacobian[:, k, k + offset] = pulled[k + offset].T
         if omega is not None and held is not None:
             (slope,) = torch.autograd.grad(omega.sum(), x)
-            pushed = torch.func.jvp(
-                lambda w: terms(x.detach(), data, w).residual, (held,), (torch.ones_like(held),)
-            )
-            by_omega: Tensor = pushed[1]
+            # dF/domega, all rows at once: the derivative of its vector-Jacobian product u -> u dF/domega.
+            dummy = torch.zeros_like(x, requires_grad=True)
+            (product,) = torch.autograd.grad(result.residual, held, dummy, create_graph=True)
+            (by_omega,) = torch.autograd.grad(product.sum(), dummy)
             jacobian += by_omega.T[:, :, None] * slope.T[:, None, :]
     return _detached(result), jacobian
 
