@@ -10,7 +10,7 @@
 // (for n < 2 dkr/dh_e is infinite).
 #pragma once
 
-#include "soil_point.h"
+#include "soil_common.h"
 
 namespace dgpde {
 inline namespace DGPDE_ISA {
@@ -83,7 +83,8 @@ struct VanGenuchten {
     const V one = broadcast<V>(1);
     const V range = d[1], alpha = d[2], n = d[3], l = d[4], h_e = d[5], inv_sc = d[6], inv_ac = d[7], m = d[8];
     const auto wet = psi >= -h_e;
-    const V h = select(wet, one, -psi);
+    // the tiny part keeps 1/h finite at a denormal psi and changes no other one; nan stays nan
+    const V h = select(wet, one, tiny_suction<V>() - psi);
     const Shape<V> s = shape(alpha, n, m, h);
     const V sat = s.se * inv_sc;
     const auto entry = h_e > V{};

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dgpde.kernels.soil_relation.function import soil_relation
 from dgpde.soil import functional
 
 Value = float | Tensor
@@ -163,7 +164,7 @@ class Soil(torch.nn.Module):
 
     def theta_kr(self, psi: Tensor) -> tuple[Tensor, Tensor]:
         """Water content [-] and relative conductivity [-] at ``psi`` [m]."""
-        return functional.theta_kr(self.relation, self.variant, self._prepared(psi), psi, self.knots)
+        return soil_relation(self.relation, self.variant, self._prepared(psi), psi, self.knots)
 
     def theta(self, psi: Tensor) -> Tensor:
         """Volumetric water content [-] at ``psi`` [m]; differentiable in psi and every parameter."""
@@ -174,7 +175,10 @@ class Soil(torch.nn.Module):
         return self.k_sat.to(dtype=psi.dtype, device=psi.device) * self.theta_kr(psi)[1]
 
     def capacity(self, psi: Tensor) -> Tensor:
-        """Slope d theta / d psi [1/m] at ``psi`` [m], 0 when saturated; differentiable like :meth:`theta`."""
+        """Slope d theta / d psi [1/m] at ``psi`` [m], 0 when saturated.
+
+        Differentiable in psi and every parameter. Always by the PyTorch reference, which has its derivatives.
+        """
         return functional.capacity(self.relation, self.variant, self._prepared(psi), psi, self.knots)
 
     def forward(self, psi: Tensor) -> tuple[Tensor, Tensor]:

@@ -147,7 +147,11 @@ def _pdi_capillary(p: Parameters, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
     log_y = n * (torch.log(p["alpha"]) + torch.log(h))
     log_y0 = n * (torch.log(p["alpha"]) + torch.log(p["h_0"]))
     log_g, log_g0 = -m * softplus(log_y), -m * softplus(log_y0)
-    log_s = log_g + torch.log(-torch.expm1(log_g0 - log_g)) - torch.log(-torch.expm1(log_g0))
+    missing = torch.expm1(log_g) / torch.expm1(log_g0)  # 1 - S_cap
+    wet = missing < 0.5
+    log_wet = torch.log1p(-torch.where(wet, missing, torch.zeros_like(missing)))
+    log_dry = log_g + torch.log(-torch.expm1(log_g0 - log_g)) - torch.log(-torch.expm1(log_g0))
+    log_s = torch.where(wet, log_wet, log_dry)
     far = log_y > 40.0
     near = torch.where(far, torch.zeros_like(log_y), log_y)
     log_b_far = torch.log(m) - log_y + torch.log(-torch.expm1(log_y - log_y0))
