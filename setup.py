@@ -3,7 +3,7 @@
 The module is plain C++17 behind pybind11 and does not link libtorch, so one build serves every torch version.
 
 - `csrc/bindings.cpp` and `csrc/cpu/*.cpp` are compiled once, for the machine's baseline.
-- The engine files (`ENGINE`) are compiled once for each instruction set in `INSTRUCTION_SETS`, each into its
+- The engine's files (those that match `ENGINE`) are compiled once for each instruction set in `INSTRUCTION_SETS`, each into its
   own objects and, through `DGPDE_ISA`, its own namespace. `csrc/cpu/dispatch.cpp` chooses among them at run
   time, so a wheel built on one machine runs on any other of the same architecture.
 - `csrc/cuda/*.cu` are compiled when nvcc is found and left out when it is not. If nvcc is there and the
@@ -37,7 +37,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
-ENGINE = ("column_flow.cpp", "soil.cpp")
+ENGINE = ("column_*.cpp", "soil*.cpp")  # but not *_bindings.cpp, which are ordinary files
 
 # Never -ffast-math, which would void the solver's NaN checks; never -march=native, which would tie a wheel to
 # the machine that built it.
@@ -143,7 +143,8 @@ class BuildNative(build_ext):
             command = [*compiler, *include, *depend, "-c", str(source), "-o", str(target)]
             return Compilation(source, target, command)
 
-        engine = [CSRC / "cpu" / name for name in ENGINE if (CSRC / "cpu" / name).exists()]
+        matches = {path for pattern in ENGINE for path in (CSRC / "cpu").glob(pattern)}
+        engine = sorted(path for path in matches if not path.stem.endswith("_bindings"))
         if nvcc:
             for source in cuda_sources:
                 host = [f"-ccbin={cxx[0]}"]
