@@ -102,10 +102,10 @@ def _log_choice(backend: str, reason: str) -> None:
 @cache
 def _why_no_native() -> str:
     try:
-        native_module()
+        module = native_module()
     except ImportError as reason:
         return str(reason)
-    return ""
+    return "" if hasattr(module, "soil_run") else "dgpde._C is older than the package; run `make build`"
 
 
 def _why_not_cpu(psi: Tensor, params: Mapping[str, Tensor]) -> str:
