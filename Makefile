@@ -21,6 +21,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q -c constraints.txt setuptools wheel pybind11
+	$(PY) setup.py -q build_ext --inplace
 	$(PY) -m pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 

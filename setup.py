@@ -3,9 +3,9 @@
 The module is plain C++17 behind pybind11 and does not link libtorch, so one build serves every torch version.
 
 - `csrc/bindings.cpp` and `csrc/cpu/*.cpp` are compiled once, for the machine's baseline.
-- The engine's files (those that match `ENGINE`) are compiled once for each instruction set in `INSTRUCTION_SETS`, each into its
-  own objects and, through `DGPDE_ISA`, its own namespace. `csrc/cpu/dispatch.cpp` chooses among them at run
-  time, so a wheel built on one machine runs on any other of the same architecture.
+- The engine's files (those that match `ENGINE`) are compiled once for each instruction set in `INSTRUCTION_SETS`,
+  each into its own objects and, through `DGPDE_ISA`, its own namespace. `csrc/cpu/dispatch.cpp` chooses among
+  them at run time, so a wheel built on one machine runs on any other of the same architecture.
 - `csrc/cuda/*.cu` are compiled when nvcc is found and left out when it is not. If nvcc is there and the
   compilation fails, the install fails: a GPU build is never dropped in silence.
 
