@@ -158,7 +158,7 @@ class Soil(torch.nn.Module):
         if psi.dtype not in (torch.float64, torch.float32):
             raise TypeError(f"psi: has dtype {psi.dtype}; give torch.float64 or torch.float32")
         return {
-            name: value.to(dtype=psi.dtype, device=psi.device)
+            name: value.to(psi.device, psi.dtype if value.is_floating_point() else value.dtype)
             for name, value in self._kernel_values().items()
         }
 

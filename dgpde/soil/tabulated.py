@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dgpde.soil.base import Soil, Value, as_parameter
 
-#: Rise along the table that counts as round-off, relative to the largest value.
+#: Rise along the table (relative to its largest value) and distance of ln kr from 0 that count as round-off.
 FLAT = 1e-12
 
 
@@ -71,7 +71,7 @@ class Tabulated(Soil):
         if (theta.detach() <= 0.0).any() or (theta.detach() > 1.0).any():
             raise ValueError("theta: must lie in (0, 1] at every knot")
         _check_falling("theta", theta)
-        if (ln_kr.detach()[..., 0] != 0.0).any():
+        if (ln_kr.detach()[..., 0].abs() > FLAT).any():
             raise ValueError("ln_kr: must be 0 at the first knot, where the soil is saturated")
         _check_falling("ln_kr", ln_kr)
         self._adopt("theta_knots", theta)
