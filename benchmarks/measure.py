@@ -6,6 +6,7 @@ with other work they are steadier than wall time, and the least of several repea
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import resource
@@ -65,8 +66,25 @@ def timed(action: Callable[[], Any], into: Timing, synchronize: Callable[[], Non
 
 
 def peak_memory() -> float:
-    """Largest resident size of this process so far [bytes]."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    """Largest resident size of this process [bytes] since its start, or since `reset_peak_memory`."""
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def reset_peak_memory() -> float:
+    """Forget the peak so far where the system allows it (Linux); returns the peak from which to count [bytes]."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak_memory()
+
+
+def _status(name: str) -> float:
+    """An entry of /proc/self/status [bytes]; 0 where there is none."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return float(line.split()[1]) * 1024.0
+    return 0.0
 
 
 def one_core() -> None:
@@ -122,7 +140,7 @@ class Measurement:
     gradient: (
         dict[str, float | int] | None
     )  # forward with what the backward sweep needs, and the backward sweep
-    peak_memory: dict[str, float]  # bytes: "start", "forward", "backward"
+    peak_memory: dict[str, float]  # bytes: "start", "forward", "backward"; of dgpde also "planned ..."
     cell_steps: float  # cells x accepted time steps of one forward run, summed over the columns
     newton_iterations: float  # a column and a step, mean
     checks: dict[str, float]

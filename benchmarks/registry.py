@@ -48,7 +48,7 @@ CASES = {
             title="Infiltration into a dry column (Celia et al. 1990), 100 cells, 200 steps",
             module="celia",
             repeats={
-                "cpu": {1: 20, 64: 10, 1000: 5, 1024: 5, 100_000: 1},
+                "cpu": {1: 20, 64: 10, 1000: 5, 1024: 5, 10_000: 2, 100_000: 1},
                 "cuda": {1024: 5, 100_000: 5, 1_000_000: 3},
             },
             baselines=(

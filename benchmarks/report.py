@@ -25,6 +25,14 @@ def times(ratios: dict[str, float], peer: str) -> str:
     return " / ".join("-" if value is None else f"{value:.3g}x" for value in pair)
 
 
+def memory(peak: dict[str, float]) -> str:
+    """Bytes above those of the process before the run, and what `plan` said, for the largest run that was made."""
+    kind = "backward" if "backward" in peak else "forward"
+    used = (peak[kind] - peak["start"]) / 2**20
+    text = f"{used:.0f} ({peak[f'planned {kind}'] / 2**20:.0f}) MB"
+    return text if kind == "backward" else f"{text}, forward only"
+
+
 def table(record: dict[str, Any]) -> list[str]:
     """One case as Markdown."""
     around = record["surroundings"]
@@ -42,7 +50,13 @@ def table(record: dict[str, Any]) -> list[str]:
             if "extra" in e.get("baselines", {}).get(name, {})
         }
     )
-    head = ["columns", "cell-steps/s forward", "iterations a step", "backward / forward", "peak memory"]
+    head = [
+        "columns",
+        "cell-steps/s forward",
+        "iterations a step",
+        "backward / forward",
+        "memory with gradient (planned)",
+    ]
     head += [f"faster than {PEERS[name]}, forward / with gradient" for name in peers]
     lines = [
         f"**{record['title']}** ({where}; {'; '.join(versions)}; commit {around['commit']}, {around['date']})",
@@ -63,7 +77,7 @@ def table(record: dict[str, Any]) -> list[str]:
             f"{own['cell_steps'] / forward:.3g} (spread {spread:.0%} of {own['forward']['repeats']})",
             f"{own['newton_iterations']:.2f}",
             "-" if ratio is None else f"{ratio:.2f}",
-            f"{max(own['peak_memory'].values()) / 2**20:.0f} MB",
+            memory(own["peak_memory"]),
         ]
         cells += [times(entry["ratios"], name) for name in peers]
         lines.append("| " + " | ".join(cells) + " |")

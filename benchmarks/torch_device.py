@@ -17,3 +17,11 @@ def synchronizer(device: str) -> Callable[[], None]:
 def peak_memory(device: str) -> float:
     """Largest memory so far [bytes]: of the process on the CPU, of torch's allocator on the GPU."""
     return float(torch.cuda.max_memory_allocated()) if device == "cuda" else measure.peak_memory()
+
+
+def reset_peak_memory(device: str) -> float:
+    """Forget the peak so far; returns what is in use [bytes]."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return float(torch.cuda.memory_allocated())
+    return measure.reset_peak_memory()

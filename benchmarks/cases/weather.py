@@ -13,7 +13,7 @@ from torch import Tensor
 
 import dgpde
 from benchmarks.measure import Measurement, Timing, timed
-from benchmarks.torch_device import peak_memory, synchronizer
+from benchmarks.torch_device import peak_memory, reset_peak_memory, synchronizer
 from dgpde.assembly import set_up
 from dgpde.kernels.column_flow.reference import column_flow_reference
 
@@ -118,7 +118,8 @@ def measure(size: int, device: str, repeats: int) -> Measurement:
     checks = check(device)
     leaves = leaves_of(size, device)
     planned = model(leaves, HOURS).plan(times_of(HOURS), psi0=leaves["psi0"], save="last")
-    memory = {"start": peak_memory(device)}
+    memory = {"planned forward": float(planned.forward), "planned backward": float(planned.backward)}
+    memory["start"] = reset_peak_memory(device)
     with torch.no_grad():
         run = solve(leaves)
     memory["forward"] = peak_memory(device)
@@ -145,7 +146,7 @@ def measure(size: int, device: str, repeats: int) -> Measurement:
         checks=checks,
         extra={
             "steps_per_column": float(steps.mean()),
-            "planned": repr(planned),
+            "planned_steps": planned.steps,
             "rejections": int(run.stats.rejections.sum()),
             "cuts": int(run.stats.cuts.sum()),
         },
