@@ -1,5 +1,5 @@
-// The soil relations at many points: packs of cells in SIMD lanes, packs shared out among threads. A cell's parameters
-// are prepared once and used for the whole batch of heads; its gradients are summed by the thread that owns it.
+// The soil relations at many points: packs of cells in SIMD lanes, packs shared out among threads. A cell's
+// parameters are prepared once and used for the whole batch of heads; its gradients are summed by the thread that owns it.
 #include <algorithm>
 
 #include "../math/soil.h"
@@ -116,7 +116,8 @@ class SoilRun {
         if (c_.dot_raw[i]) dot_raw[i] = lanes.load(c_.dot_raw[i], 0, c_.dot_stride[i]);
     } else if (c_.dot_table) {
       for (int lane = 0; lane < Lane<V>::width; ++lane) {
-        const R* from = static_cast<const R*>(c_.dot_table) + Tabulated::table_offset(model_.table, derived, psi, lane);
+        const R* from =
+            static_cast<const R*>(c_.dot_table) + Tabulated::table_offset(model_.table, derived, psi, lane);
         for (int i = 0; i < n_raw_; ++i) dot_raw[i][lane] = from[i];
       }
     }
@@ -153,5 +154,5 @@ void soil_run(const SoilCall& call) {
     run<double>(call);
 }
 
-}  // namespace DGPDE_JOIN(engine_, DGPDE_ISA)
+}  // namespace DGPDE_JOIN(engine_,DGPDE_ISA)
 }  // namespace dgpde

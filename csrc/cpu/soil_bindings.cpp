@@ -28,25 +28,44 @@ void set_slot(SoilCall& c, const std::string& name, int slot, uintptr_t address,
 
 void set_array(SoilCall& c, const std::string& name, uintptr_t address) {
   void* p = pointer(address);
-  if (name == "psi") c.psi = p;
-  else if (name == "table") c.table = p;
-  else if (name == "theta") c.theta = p;
-  else if (name == "kr") c.kr = p;
-  else if (name == "capacity") c.capacity = p;
-  else if (name == "dkr") c.dkr = p;
-  else if (name == "partial_theta") c.partial_theta = p;
-  else if (name == "partial_kr") c.partial_kr = p;
-  else if (name == "wet_suction") c.wet_suction = p;
-  else if (name == "grad_theta") c.grad_theta = p;
-  else if (name == "grad_kr") c.grad_kr = p;
-  else if (name == "grad_psi") c.grad_psi = p;
-  else if (name == "grad_raw") c.grad_raw = p;
-  else if (name == "grad_table") c.grad_table = p;
-  else if (name == "dot_psi") c.dot_psi = p;
-  else if (name == "dot_table") c.dot_table = p;
-  else if (name == "dot_theta") c.dot_theta = p;
-  else if (name == "dot_kr") c.dot_kr = p;
-  else throw std::invalid_argument("name: no array " + name);
+  if (name == "psi")
+    c.psi = p;
+  else if (name == "table")
+    c.table = p;
+  else if (name == "theta")
+    c.theta = p;
+  else if (name == "kr")
+    c.kr = p;
+  else if (name == "capacity")
+    c.capacity = p;
+  else if (name == "dkr")
+    c.dkr = p;
+  else if (name == "partial_theta")
+    c.partial_theta = p;
+  else if (name == "partial_kr")
+    c.partial_kr = p;
+  else if (name == "wet_suction")
+    c.wet_suction = p;
+  else if (name == "grad_theta")
+    c.grad_theta = p;
+  else if (name == "grad_kr")
+    c.grad_kr = p;
+  else if (name == "grad_psi")
+    c.grad_psi = p;
+  else if (name == "grad_raw")
+    c.grad_raw = p;
+  else if (name == "grad_table")
+    c.grad_table = p;
+  else if (name == "dot_psi")
+    c.dot_psi = p;
+  else if (name == "dot_table")
+    c.dot_table = p;
+  else if (name == "dot_theta")
+    c.dot_theta = p;
+  else if (name == "dot_kr")
+    c.dot_kr = p;
+  else
+    throw std::invalid_argument("name: no array " + name);
 }
 
 }  // namespace

@@ -2,7 +2,8 @@
 // closed form of Priesack & Durner (2006).
 //
 //   Se = w1 Se1 + w2 Se2,   A = W (w1 alpha1 A1 + w2 alpha2 A2),  W = 1/(w1 alpha1 + w2 alpha2),   kr = Se^l A^2
-// with Se_i, A_i, f_i, g_i of soil_van_genuchten.h: h dSe_i/dh = -(n_i - 1) f_i Se_i, h dA_i/dh = -(n_i - 1) g_i (1 - A_i).
+// with Se_i, A_i, f_i, g_i of soil_van_genuchten.h:
+//   h dSe_i/dh = -(n_i - 1) f_i Se_i,   h dA_i/dh = -(n_i - 1) g_i (1 - A_i)
 #pragma once
 
 #include "soil_common.h"
@@ -46,7 +47,7 @@ struct Durner {
     V w, alpha, n, m;
     VanGenuchten::Shape<V> s;
     DGPDE_HD V se_log_h() const { return -w * (n - RealOf<V>(1)) * s.f * s.se; }  // h dSe/dh
-    DGPDE_HD V a_log_h() const {                                                 // h dA_i/dh
+    DGPDE_HD V a_log_h() const {                                                  // h dA_i/dh
       return -(n - RealOf<V>(1)) * s.g * (RealOf<V>(1) - s.a);
     }
     DGPDE_HD V se_n() const { return w * s.se * (s.log_se / (n * n * m) - m * s.f * s.lx); }
@@ -79,7 +80,8 @@ struct Durner {
     p.dkr = select(wet, V{}, -(by_se * slope + by_a * (wa * a.a_log_h() + wb * b.a_log_h())) * inv_h);
     if constexpr (kPartials) {
       const V se_1 = a.se_log_h() / a.alpha, se_2 = b.se_log_h() / b.alpha;
-      const V a_1 = weight * a.w * (a.s.a - mean_a + a.a_log_h()), a_2 = weight * b.w * (b.s.a - mean_a + b.a_log_h());
+      const V a_1 = weight * a.w * (a.s.a - mean_a + a.a_log_h()),
+              a_2 = weight * b.w * (b.s.a - mean_a + b.a_log_h());
       const V se_w = b.s.se - a.s.se;
       const V a_w = weight * (b.alpha * (b.s.a - mean_a) - a.alpha * (a.s.a - mean_a));
       const V dse[5] = {se_1, a.se_n(), se_2, b.se_n(), se_w};

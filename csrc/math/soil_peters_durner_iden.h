@@ -1,10 +1,11 @@
-// Peters-Durner-Iden: capillary water (van Genuchten) and film water to oven dryness (Peters 2013, Iden & Durner 2014,
-// Peters 2014, all in Water Resour. Res.; no vapour).
+// Peters-Durner-Iden: capillary water (van Genuchten) and film water to oven dryness (Peters 2013, Iden & Durner
+// 2014, Peters 2014, all in Water Resour. Res.; no vapour).
 //
 //   X = log(alpha h), h = -psi;   L = n X,  m = 1 - 1/n;   X0, L0, G0 at h_0;   sp = softplus
 //   G = exp(-m sp(L)),   S = (G - G0)/(1 - G0) = G e/(1 - G0),  e = 1 - exp(-D),  D = log(G/G0) = m (sp(L0) - sp(L))
 //   K_cap = S^l B^2,  B = 1 - R,  R = exp(-m E),  E = sp(-L) - sp(-L0)
-//   F = b sp(X/b),  S_nc = 1 - F/X0,  K_nc = exp(a F),  b = ln 10 (0.1 + 0.2/n^2 (1 - exp(-(theta_r/(theta_s-theta_r))^2)))
+//   F = b sp(X/b),  S_nc = 1 - F/X0,  K_nc = exp(a F)
+//   b = ln 10 (0.1 + 0.2/n^2 (1 - exp(-(theta_r/(theta_s - theta_r))^2)))
 //   theta = (theta_s - theta_r) S + theta_r S_nc,   kr = (1 - omega) K_cap + omega K_nc
 // For h >= h_0 everything stays at its value at h_0: S = K_cap = 0, X = X0.
 #pragma once
@@ -71,8 +72,8 @@ struct PetersDurnerIden {
     const V bracket = -vexpm1_nonpositive(select(gone, zero, -m * big_e));
     const V s_l = select(gone, zero, vexp(l * log_s));
     const V k_cap = s_l * bracket * bracket;
-    const V s_log = -n_1 * t.sigma;                       // h dlog G/dh;  h dlog S/dh = s_log/e
-    const V b_log = -n_1 * t.co * (one - bracket);        // h dB/dh
+    const V s_log = -n_1 * t.sigma;                 // h dlog G/dh;  h dlog S/dh = s_log/e
+    const V b_log = -n_1 * t.co * (one - bracket);  // h dB/dh
     const V k_cap_log = l * k_cap * s_log / e + R(2) * s_l * bracket * b_log;
 
     // Films
@@ -95,8 +96,8 @@ struct PetersDurnerIden {
       // S = (G - G0)/(1 - G0): dS = (dG - (1 - S) dG0)/(1 - G0), 1 - S = (1 - G)/(1 - G0)
       const V rest = -vexpm1_nonpositive(-m * t.soft_plus) * inv_room * g0;
       const V s_alpha = -n_1 / alpha * (g * t.sigma - rest * f0) * inv_room;
-      const V s_n = -(g * (inv_n2 * t.soft_plus + m * t.sigma * x_cap) -
-                      rest * (inv_n2 * soft_plus0 + m * f0 * x0)) * inv_room;
+      const V s_n =
+          -(g * (inv_n2 * t.soft_plus + m * t.sigma * x_cap) - rest * (inv_n2 * soft_plus0 + m * f0 * x0)) * inv_room;
       const V s_h0 = rest * n_1 * f0 * inv_h0 * inv_room;
       const V r_m = (one - bracket) * m;  // dB = R (m dE + E dm)
       const V b_alpha = r_m * n * (co0 - t.co) / alpha;
