@@ -1,10 +1,13 @@
 // The Python module dgpde._C: raw pointers, strides and options in, numbers out. It knows nothing of torch; the
 // callers in dgpde/kernels keep the tensors alive and have checked their shapes, types and devices.
 #include <pybind11/pybind11.h>
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "cpu/dispatch.h"
 #include "cpu/soil_bindings.h"
@@ -66,6 +69,33 @@ T* pointer(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
+// Accepted steps [s] of one output interval: [most steps of a column, n], zero padded.
+py::array_t<double> step_sizes(ColumnHistory& history, int64_t interval) {
+  int64_t most = 0;
+  std::vector<std::vector<double>> columns(static_cast<size_t>(history.n));
+  for (int64_t column = 0; column < history.n; ++column) {
+    history.steps_of(column, interval, columns[static_cast<size_t>(column)]);
+    most = std::max<int64_t>(most, static_cast<int64_t>(columns[static_cast<size_t>(column)].size()));
+  }
+  py::array_t<double> table({most, history.n});
+  auto out = table.mutable_unchecked<2>();
+  for (int64_t column = 0; column < history.n; ++column) {
+    const auto& steps = columns[static_cast<size_t>(column)];
+    for (int64_t r = 0; r < most; ++r) out(r, column) = r < static_cast<int64_t>(steps.size()) ? steps[static_cast<size_t>(r)] : 0.0;
+  }
+  return table;
+}
+
+// What plan() needs to know: bytes of one history row of all columns, rows allocated at a time, scratch of a run.
+py::dict column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, int threads) {
+  const dgpde::MemoryNeed need = dgpde::column_memory(n, nz, real_bytes, cuda, threads);
+  py::dict d;
+  d["history_row"] = need.history_row;
+  d["rows_per_block"] = need.rows_per_block;
+  d["work"] = need.work;
+  return d;
+}
+
 void bind_problem(py::module_& m) {
   py::class_<ColumnProblem>(m, "ColumnProblem")
       .def(py::init<>())
@@ -94,6 +124,7 @@ void bind_problem(py::module_& m) {
       .def_readwrite("max_steps", &ColumnProblem::max_steps)
       .def("set_dz", [](ColumnProblem& p, uintptr_t a) { p.dz = pointer<const double>(a); })
       .def("set_times", [](ColumnProblem& p, uintptr_t a) { p.times = pointer<const double>(a); })
+      .def("set_skip", [](ColumnProblem& p, uintptr_t a) { p.skip = pointer<const int32_t>(a); })
       .def("set_dt0", [](ColumnProblem& p, uintptr_t a, int64_t n) { p.dt0 = {pointer<const void>(a), 0, 0, n}; })
       .def("set_classes",
            [](ColumnProblem& p, uintptr_t a, int64_t z, int64_t n) { p.classes = {pointer<const void>(a), 0, z, n}; })
@@ -159,15 +190,21 @@ void bind_problem(py::module_& m) {
         output_slot<MutableView>(c, name) = MutableView{pointer<void>(a), t, z, n};
       });
 
-  py::class_<ColumnHistory>(m, "ColumnHistory").def(py::init<>()).def_property_readonly("nbytes", &ColumnHistory::bytes);
+  py::class_<ColumnHistory>(m, "ColumnHistory")
+      .def(py::init<>())
+      .def_property_readonly("nbytes", &ColumnHistory::bytes)
+      .def("step_sizes", &step_sizes, py::arg("interval"));
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native kernels of dgpde";
+  m.attr("TABLE_CHUNKS") = dgpde::kTableChunks;
   m.def("instruction_set", &dgpde::instruction_set);
   m.def("set_instruction_set", &dgpde::set_instruction_set, py::arg("name"));
+  m.def("column_memory", &column_memory, py::arg("n"), py::arg("nz"), py::arg("real_bytes"), py::arg("cuda"),
+        py::arg("threads"));
   bind_problem(m);
   dgpde::bind_soil(m);
   m.def(

@@ -29,6 +29,7 @@ enum class Boundary : int32_t {
 };
 
 constexpr int kSoilSlots = 8;
+constexpr int kTableChunks = 32;  // copies of a table's gradient that are summed at the end
 constexpr int kTopSlots = 4;
 constexpr int kBottomSlots = 3;
 
@@ -58,6 +59,7 @@ struct ColumnProblem {
   bool roots = false, sources = false;
   ColumnInputs<View> in;
   View dt0;  // [n] s, the first step to try
+  const int32_t* skip = nullptr;  // [n]: not 0 where a column has failed before and is not run
 
   // tabulated soils: class of each cell, table geometry in x = ln(-psi)
   View classes;  // int32 [nz, n]
@@ -65,9 +67,9 @@ struct ColumnProblem {
   double x_first = 0.0, x_step = 1.0;
 
   // options
+  double linear_tolerance = 1e-10;
   double tolerance = 1e-10, dt_min = 1e-6, dt_max = 86400.0, dt_fixed = 0.0, time_error = 0.0;
   int64_t max_newton = 20, max_steps = 1000000;
-  bool record = false;  // keep the accepted states for the adjoint
 };
 
 // Results: psi [rows, nz, n] at the saved times, series [T, n] (ponding [T + 1, n]), per-column counters [n].
@@ -79,6 +81,30 @@ struct ColumnOutput {
   double *dt_next = nullptr, *failed_time = nullptr, *mass_error = nullptr, *water_moved = nullptr;
   int32_t* status = nullptr;
   int64_t *steps = nullptr, *newton = nullptr, *cuts = nullptr, *rejections = nullptr, *restarts = nullptr;
+};
+
+// What the adjoint of a run (or of a segment of it) reads and writes. Cotangents of the outputs have the shapes of
+// ColumnOutput; a null pointer is a zero cotangent. Segments are processed from the last to the first; what passes
+// from one to the next stands in the carry and sum arrays, so that any number of segments gives the same bits.
+struct ColumnCotangents {
+  View psi, ponding, top_flux, bottom_flux, runoff, uptake;
+  const int64_t* save_row = nullptr;
+  MutableView carry_psi, carry_theta, carry_ponding;  // [nz, n], [nz, n], [n]
+  MutableView sum_face, sum_storage, sum_k;           // [nz, n]
+  MutableView sum_soil;                               // [slots, nz, n]
+  ColumnInputs<MutableView> grad;                     // null where no gradient is asked for
+  bool resume = false;                                // a later segment has been processed already
+  bool first = true;                                  // this segment holds the first step
+  int32_t* status = nullptr;                          // [n]: 1 where a transposed solve did not meet its tolerance
+};
+
+// Tangents of the inputs (null: zero) and, filled by the tangent run, of the outputs.
+struct ColumnTangents {
+  ColumnInputs<View> in;
+  MutableView state_psi, state_theta, state_ponding;  // of the state at the start of the segment, then at its end
+  bool start = true;                                  // the segment starts at psi0
+  MutableView psi, ponding, top_flux, bottom_flux, runoff, uptake;
+  const int64_t* save_row = nullptr;
 };
 
 }  // namespace dgpde

@@ -3,6 +3,9 @@
 #include <atomic>
 #include <stdexcept>
 
+#include "../math/column_forward.h"
+#include "../math/column_replay.h"
+
 namespace dgpde {
 namespace {
 
@@ -54,6 +57,18 @@ void set_instruction_set(const std::string& name) {
     throw std::invalid_argument("name: must be auto, generic, avx2 or avx512, got " + name);
   if (!supported(isa)) throw std::invalid_argument("name: this machine has no " + name);
   chosen() = isa;
+}
+
+MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, int threads) {
+  // the larger of the forward and the backward scratch, in lanes
+  const int64_t forward = Cells<double>::size(nz), replay = ReplayCells<double>::size(nz);
+  const int64_t cells = forward > replay ? forward : replay;
+  if (cuda) return {n * ((nz + 1) * real_bytes + 16), 1, n * cells * real_bytes};
+  const int64_t bytes = chosen().load() == Isa::avx512 ? 64 : chosen().load() == Isa::avx2 ? 32 : 16;
+  ColumnHistory history;
+  history.allocate(n, nz, static_cast<int>(bytes / real_bytes), static_cast<int>(real_bytes));
+  return {static_cast<int64_t>(history.packs.size()) * history.row_bytes(), PackRows::kRowsPerBlock,
+          threads * cells * bytes};
 }
 
 #if defined(__x86_64__)

@@ -12,6 +12,12 @@ std::string instruction_set();
 // Throws std::invalid_argument when the machine or the build lacks it. "auto" goes back to the best.
 void set_instruction_set(const std::string& name);
 
+// Memory of a run, for plan().
+struct MemoryNeed {
+  int64_t history_row, rows_per_block, work;
+};
+MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, int threads);
+
 void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, int threads);
 void soil_run(const SoilCall& call);
 void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,

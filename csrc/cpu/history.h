@@ -23,6 +23,7 @@ struct PackRows {
   static constexpr int64_t kRowsPerBlock = 8;
   std::vector<Block> blocks;
   std::vector<int64_t> counts;  // rows of each lane
+  std::vector<char> complete;   // whether the lane reached the end of its last interval
 
   char* row(int64_t r, int64_t bytes) {
     while (r >= static_cast<int64_t>(blocks.size()) * kRowsPerBlock) {
@@ -43,12 +44,25 @@ struct ColumnHistory {
     n = columns, nz = cells, width = lanes, real_bytes = bytes;
     packs.clear();
     packs.resize(static_cast<size_t>((columns + lanes - 1) / lanes));
-    for (PackRows& pack : packs) pack.counts.assign(static_cast<size_t>(lanes), 0);
+    for (PackRows& pack : packs) {
+      pack.counts.assign(static_cast<size_t>(lanes), 0);
+      pack.complete.assign(static_cast<size_t>(lanes), 0);
+    }
   }
   // psi [nz][W], ponding [W], dt [W] (double), interval [W] (int64), rounded up to whole cache lines
   int64_t row_bytes() const {
     const int64_t bytes = (nz + 1) * width * real_bytes + 2 * width * 8;
     return (bytes + 63) / 64 * 64;
+  }
+  // Accepted steps [s] of one column in one output interval.
+  void steps_of(int64_t column, int64_t interval, std::vector<double>& steps) {
+    PackRows& pack = packs[static_cast<size_t>(column / width)];
+    const int64_t lane = column % width, state = (nz + 1) * width * real_bytes;
+    for (int64_t r = 1; r < pack.counts[static_cast<size_t>(lane)]; ++r) {
+      const char* row = pack.row(r, row_bytes()) + state;
+      if (reinterpret_cast<const int64_t*>(row + width * 8)[lane] == interval)
+        steps.push_back(reinterpret_cast<const double*>(row)[lane]);
+    }
   }
   int64_t bytes() const {
     int64_t sum = 0;

@@ -1,5 +1,6 @@
 // The soil relations at many points: packs of cells in SIMD lanes, packs shared out among threads. A cell's
-// parameters are prepared once and used for the whole batch of heads; its gradients are summed by the thread that owns it.
+// parameters are prepared once and used for the whole batch of heads; its gradients are summed by the thread that
+// owns it.
 #include <algorithm>
 
 #include "../math/soil.h"

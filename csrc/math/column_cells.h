@@ -65,16 +65,28 @@ struct Cells {
   DGPDE_HD Strided<V> soil_at(int64_t k) const { return soil.at(k * kMaxDerived); }
 };
 
+DGPDE_HD SoilModel soil_model(const ColumnProblem& p) {
+  SoilModel m{static_cast<SoilKind>(p.relation), p.variant, {}};
+  if (m.kind == SoilKind::tabulated) m.table = {p.in.soil[0].data, p.n_knots, p.x_first, p.x_step, ::exp(p.x_first)};
+  return m;
+}
+
+// Raw parameters of cell k; of a tabulated soil the number of its class.
 template <class V>
-DGPDE_HD void load_soil_raw(const ColumnProblem& p, int64_t k, const Lanes& lanes, V* raw) {
-  if (p.relation == static_cast<int32_t>(SoilKind::tabulated)) return;
+DGPDE_HD void load_soil_raw(const ColumnProblem& p, const SoilModel& soil, int64_t k, const Lanes& lanes, V* raw) {
+  if (soil.kind == SoilKind::tabulated) {
+    const auto* classes = static_cast<const int32_t*>(p.classes.data) + k * p.classes.z;
+    for (int lane = 0; lane < Lane<V>::width; ++lane)
+      put(raw[0], lane, static_cast<RealOf<V>>(classes[lanes.column(lane) * p.classes.n]));
+    return;
+  }
   for (int i = 0; i < kSoilSlots; ++i)
     if (p.in.soil[i].data) raw[i] = load<V>(p.in.soil[i], 0, k, lanes);
 }
 
 // Parameters that stay the same through the run.
-template <class V>
-DGPDE_HD void setup_cells(const ColumnProblem& p, const SoilModel& soil, const Lanes& lanes, Cells<V>& c,
+template <class V, class C>
+DGPDE_HD void setup_cells(const ColumnProblem& p, const SoilModel& soil, const Lanes& lanes, const C& c,
                           BoundaryFace<V>& top, BoundaryFace<V>& bottom) {
   using R = RealOf<V>;
   V k_below{};
@@ -82,12 +94,9 @@ DGPDE_HD void setup_cells(const ColumnProblem& p, const SoilModel& soil, const L
   for (int64_t k = 0; k < p.nz; ++k) {
     const R dz = static_cast<R>(p.dz[k]);
     V raw[kSoilSlots] = {};
-    load_soil_raw(p, k, lanes, raw);
+    load_soil_raw(p, soil, k, lanes, raw);
     const Strided<V> d = c.soil_at(k);
     soil_prepare<V>(soil, raw, d);
-    V wet;
-    soil_wet_suction<V>(soil, d, wet);
-    c.wet[k] = wet;
     const V k_sat = load<V>(p.in.k_sat, 0, k, lanes);
     if (k > 0) c.face[k - 1] = R(2) / (static_cast<R>(p.dz[k - 1]) / k_below + dz / k_sat);
     c.storage[k] = dz * load<V>(p.in.specific_storage, 0, k, lanes) / (d[0] + d[1]);
@@ -131,9 +140,9 @@ DGPDE_HD bool boundary_head(const BoundaryFace<V>& f, V& psi_b) {
 }
 
 // Boundary values of each lane's interval.
-template <class V>
+template <class V, class C>
 DGPDE_HD void load_boundary(const View* values, int slots, const int64_t* interval, int64_t cell,
-                            const SoilModel& soil, const Lanes& lanes, const Cells<V>& c, BoundaryFace<V>& f) {
+                            const SoilModel& soil, const Lanes& lanes, const C& c, BoundaryFace<V>& f) {
   for (int i = 0; i < slots; ++i) {
     if (!values[i].data) continue;
     f.value[i] = load_series<V>(values[i], interval, 0, lanes);

@@ -43,9 +43,9 @@ struct LaneControl {
   // integrals over the interval [m] and the run's balance [m]
   double top = 0, bottom = 0, runoff = 0, uptake = 0, imbalance = 0, moved = 0;
 
-  DGPDE_HD void start(const ColumnProblem& p, bool owns, double dt0) {
+  DGPDE_HD void start(const ColumnProblem& p, bool runs, double dt0) {
     wish = dt0;
-    if (owns && p.intervals > 0) begin_interval(p);
+    if (runs) begin_interval(p);
   }
 
   DGPDE_HD void begin_interval(const ColumnProblem& p) {

@@ -32,13 +32,16 @@ class ColumnForward {
       : p(problem),
         out(output),
         lanes(which),
-        soil{static_cast<SoilKind>(problem.relation), problem.variant} {
+        soil(soil_model(problem)) {
     c.bind(scratch, stride, p.nz);
     setup_cells<V>(p, soil, lanes, c, top, bottom);
     for (int64_t k = 0; k < p.nz; ++k) {
       const V psi = load<V>(p.in.psi0, 0, k, lanes);
       SoilPoint<V> s;
       soil_evaluate<V>(soil, c.soil_at(k), psi, s);
+      V wet;
+      soil_wet_suction<V>(soil, c.soil_at(k), wet);
+      c.wet[k] = wet;
       c.psi[k] = psi, c.psi_old[k] = psi, c.theta[k] = s.theta, c.theta_old[k] = s.theta, c.capacity[k] = s.capacity;
       c.rate_theta[k] = c.rate_psi[k] = c.elim[k] = c.rhs[k] = c.border[k] = c.base[k] = c.target[k] = V{};
     }
@@ -46,7 +49,9 @@ class ColumnForward {
     if (p.roots) omega_c = load<V>(p.in.omega_c, 0, 0, lanes);
     const auto* dt0 = static_cast<const double*>(p.dt0.data);
     for (int lane = 0; lane < W; ++lane) {
-      control[lane].start(p, lanes.owns(lane), dt0[lanes.column(lane) * p.dt0.n]);
+      const int64_t column = lanes.column(lane);
+      const bool runs = lanes.owns(lane) && !(p.skip && p.skip[column] != 0);
+      control[lane].start(p, runs, dt0[column * p.dt0.n]);
       interval[lane] = 0;
     }
     begin_intervals(~0u);
@@ -66,7 +71,10 @@ class ColumnForward {
       decide(history);
     }
     for (int lane = 0; lane < W; ++lane)
-      if (lanes.owns(lane)) control[lane].report(out, lanes.column(lane));
+      if (lanes.owns(lane)) {
+        control[lane].report(out, lanes.column(lane));
+        history.finish(lane, control[lane].status == kFinished);
+      }
     if (out.psi_end) {
       Mask<V> own{};
       for (int lane = 0; lane < W; ++lane) put_mask(own, lane, lanes.owns(lane));

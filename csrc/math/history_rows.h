@@ -34,6 +34,7 @@ struct NoHistory {
   void begin(const C&, const V&) {}
   template <class M, class C, class V>
   void record(const M&, const int64_t*, const C&, const V&, const double*) {}
+  void finish(int, bool) {}
 };
 
 template <class V>
@@ -55,6 +56,44 @@ class PackHistory {
       rows.counts[static_cast<size_t>(lane)] = 1;
     }
   }
+
+  // The step that led to a lane's row r. A lane that never took a step shows row 0 with a step of 1 s.
+  struct Step {
+    double dt;
+    int64_t interval;
+  };
+  Step step(int64_t r, int lane) {
+    const int64_t at = clamp(r, lane);
+    if (at < 1) return {1.0, 0};
+    const RowView<V> v = row(at);
+    return {v.dt[lane], v.interval[lane]};
+  }
+  bool ends_interval(int64_t r, int lane) {
+    return r + 1 >= count(lane) ? complete(lane) : row(r + 1).interval[lane] != row(r).interval[lane];
+  }
+  RealOf<V> ponding(int64_t r, int lane) { return row(clamp(r, lane)).ponding[lane]; }
+
+  // Each lane's row r[lane] + shift into a cell array.
+  void load(const int64_t* r, int64_t shift, const Strided<V>& psi) {
+    int64_t at[W];
+    bool together = true;
+    for (int lane = 0; lane < W; ++lane) {
+      at[lane] = clamp(r[lane] + shift, lane);
+      together &= at[lane] == at[0];
+    }
+    if (together) {
+      const RowView<V> v = row(at[0]);
+      for (int64_t k = 0; k < nz; ++k) psi[k] = v.psi[k];
+      return;
+    }
+    for (int lane = 0; lane < W; ++lane) {
+      const RowView<V> v = row(at[lane]);
+      for (int64_t k = 0; k < nz; ++k) put(psi[k], lane, get(v.psi[k], lane));
+    }
+  }
+
+  void finish(int lane, bool done) { rows.complete[static_cast<size_t>(lane)] = done; }
+  bool complete(int lane) const { return rows.complete[static_cast<size_t>(lane)] != 0; }
 
   // The lanes of `mask` have just accepted the state in c.psi_old.
   void record(const Mask<V>& mask, const int64_t* interval, const Cells<V>& c, const V& ponding,
@@ -85,6 +124,8 @@ class PackHistory {
   }
 
  private:
+  int64_t clamp(int64_t r, int lane) const { return r < count(lane) ? (r < 0 ? 0 : r) : count(lane) - 1; }
+
   PackRows& rows;
   const int64_t nz, bytes;
 };

@@ -68,9 +68,9 @@ DGPDE_HD void with_relation(SoilKind kind, F&& use) {
 }
 
 DGPDE_HD int soil_raw_count(SoilKind kind) {
-  int count = 0;
-  with_relation(kind, [&](auto relation) { count = decltype(relation)::n_raw; });
-  return count;
+  int n = 0;
+  with_relation(kind, [&](auto relation) { n = decltype(relation)::n_raw; });
+  return n;
 }
 
 // What a run knows of its soil besides the per-cell parameters.
@@ -120,12 +120,6 @@ DGPDE_HD_NOINLINE void soil_evaluate(const SoilModel& m, const D& d, V psi, Soil
 template <class V, class D>
 DGPDE_HD_NOINLINE void soil_partials(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
   soil_point<true>(m, d, psi, p, dtheta, dkr);
-}
-
-DGPDE_HD int soil_raw_count(SoilKind kind) {
-  int n = 0;
-  with_relation(kind, [&](auto relation) { n = decltype(relation)::n_raw; });
-  return n;
 }
 
 }  // namespace DGPDE_ISA

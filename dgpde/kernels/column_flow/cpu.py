@@ -8,16 +8,44 @@ import torch
 from torch import Tensor
 
 from dgpde._native import native_module
-from dgpde.kernels.column_flow.native import allocate_outputs, native_problem, relative_balance
-from dgpde.kernels.column_flow.problem import ColumnProblem, ColumnResult
+from dgpde.kernels.column_flow.native import (
+    NativeProblem,
+    Outputs,
+    Segment,
+    gather_segment,
+    native_problem,
+    segment_outputs,
+)
+from dgpde.kernels.column_flow.problem import ColumnProblem
 
 
-def forward(problem: ColumnProblem, inputs: dict[str, Tensor], record: bool) -> tuple[ColumnResult, Tensor, Any]:
-    """Run the columns. Returns the result, the state after the last interval, and the history when `record`."""
-    module = native_module()
-    native = native_problem(module, problem, inputs)
-    outputs = allocate_outputs(module, problem, inputs)
-    history = module.ColumnHistory() if record else None
-    module.column_forward(native.native, outputs.native, history, native.single, torch.get_num_threads())
-    relative_balance(outputs.result.report)
-    return outputs.result, outputs.psi_end, history
+class CpuBackend:
+    """`dgpde._C.column_*` on tensors in main memory, float64 or float32."""
+
+    name = "cpu"
+
+    @property
+    def module(self) -> Any:
+        return native_module()
+
+    def forward(
+        self, problem: ColumnProblem, inputs: dict[str, Tensor], out: Outputs, segment: Segment, record: bool
+    ) -> Any:
+        native = native_problem(self.module, problem, inputs)
+        part = segment_outputs(self.module, out, segment)
+        history = self.module.ColumnHistory() if record else None
+        self.module.column_forward(
+            native.native, part.native, history, native.single, torch.get_num_threads()
+        )
+        gather_segment(out, part, segment)
+        return history
+
+    def adjoint(self, native: NativeProblem, cotangents: Any, history: Any) -> None:
+        self.module.column_adjoint(
+            native.native, cotangents, history, native.single, torch.get_num_threads()
+        )
+
+    def tangent(self, native: NativeProblem, tangents: Any, history: Any) -> None:
+        self.module.column_tangent(
+            native.native, tangents, history, native.single, torch.get_num_threads()
+        )

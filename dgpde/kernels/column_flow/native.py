@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ from dgpde.kernels.column_flow.problem import (
 
 _BOUNDARY_CODES = {name: code for code, name in enumerate(BOUNDARY_VALUES)}
 _RELATION_CODES = {name: code for code, name in enumerate(SOIL_PARAMETERS)}
-_COUNTERS = ("steps", "newton", "cuts", "rejections", "restarts")
 
 
 def input_slots(problem: ColumnProblem) -> list[tuple[str, str, int]]:
@@ -76,18 +75,21 @@ def native_problem(module: Any, problem: ColumnProblem, inputs: dict[str, Tensor
     p.tolerance, p.dt_min, p.dt_max = options.tolerance, options.dt_min, options.dt_max
     p.dt_fixed = options.dt_fixed or 0.0
     p.time_error = 0.0 if options.dt_fixed or options.time_error is None else options.time_error
+    p.linear_tolerance = options.linear_tolerance
     p.max_newton, p.max_steps = options.max_newton, options.max_steps
     keep: list[Any] = []
 
     dz, times = problem.dz.contiguous(), problem.times.contiguous()
     p.set_dz(dz.data_ptr())
     p.set_times(times.data_ptr())
-    dt0 = inputs.get("dt0")
-    if dt0 is None:
-        dt0 = torch.full((1,), options.dt_initial, dtype=torch.float64)
-    dt0 = dt0.contiguous()
-    p.set_dt0(dt0.data_ptr(), 0 if dt0.numel() == 1 else 1)
-    keep += [dz, times, dt0]
+    keep += [dz, times]
+    if "dt0" in inputs:
+        dt0 = inputs["dt0"].contiguous()
+        p.set_dt0(dt0.data_ptr(), 1)
+        keep.append(dt0)
+    if "skip" in inputs:
+        p.set_skip(inputs["skip"].data_ptr())
+        keep.append(inputs["skip"])
 
     for name, group, slot in input_slots(problem):
         value = inputs[name].detach()
@@ -107,60 +109,178 @@ def native_problem(module: Any, problem: ColumnProblem, inputs: dict[str, Tensor
     return NativeProblem(p, inputs["psi0"].dtype == torch.float32, keep)
 
 
+class Backend(Protocol):
+    """What the C++ twin and the CUDA twin both offer to the trajectory."""
+
+    name: str
+
+    def forward(
+        self, problem: ColumnProblem, inputs: dict[str, Tensor], out: Outputs, segment: Segment, record: bool
+    ) -> Any:
+        """Run one segment into ``out``; returns the history of accepted states when ``record``."""
+
+    def adjoint(self, native: NativeProblem, cotangents: Any, history: Any) -> None:
+        """Walk one segment backwards."""
+
+    def tangent(self, native: NativeProblem, tangents: Any, history: Any) -> None:
+        """Walk one segment forwards along its accepted steps."""
+
+    @property
+    def module(self) -> Any:
+        """`dgpde._C`, which makes the structs."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Output intervals [first, last) of a run."""
+
+    first: int
+    last: int
+
+
+def segment_problem(problem: ColumnProblem, segment: Segment) -> ColumnProblem:
+    """The problem of a segment alone."""
+    return replace(problem, times=problem.times[segment.first : segment.last + 1])
+
+
+def segment_inputs(inputs: dict[str, Tensor], segment: Segment, problem: ColumnProblem) -> dict[str, Tensor]:
+    """Inputs of a segment: series are cut to its intervals, everything else is shared."""
+    return {
+        name: value[segment.first : segment.last]
+        if is_series(name) and value.shape[0] == problem.intervals
+        else value
+        for name, value in inputs.items()
+    }
+
+
+def is_series(name: str) -> bool:
+    """Whether the first dimension of an input is the output interval."""
+    return name.startswith(("top.", "bottom.")) or name in (
+        "transpiration",
+        "root_density",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "source",
+    )
+
+
 @dataclass
 class Outputs:
-    """The tensors that a forward run fills."""
+    """The tensors that the forward runs of all segments fill. What a failed column never reached stays nan."""
 
-    native: Any
     result: ColumnResult
-    psi_end: Tensor
+    rows: Tensor  # [T + 1] int64: row of psi for each time, or -1
+    psi: Tensor  # [nz, n] state after the last segment that ran
+    ponding: Tensor  # [n]
+    dt_next: Tensor  # [n] float64 s
 
 
-def allocate_outputs(module: Any, problem: ColumnProblem, inputs: dict[str, Tensor]) -> Outputs:
-    """Result tensors, nan until written: what a failed column never reached stays nan."""
-    psi0 = inputs["psi0"]
+def allocate_outputs(problem: ColumnProblem, inputs: dict[str, Tensor]) -> Outputs:
+    """Empty results and the initial state."""
+    psi0 = inputs["psi0"].detach()
     n, nz, t = problem.n, problem.nz, problem.intervals
-    nan = float("nan")
+    nan, device = float("nan"), psi0.device
 
     def full(*shape: int) -> Tensor:
-        return torch.full(shape, nan, dtype=psi0.dtype, device=psi0.device)
+        return torch.full(shape, nan, dtype=psi0.dtype, device=device)
 
     psi, ponding = full(len(problem.save), nz, n), full(t + 1, n)
     ponding[0] = inputs["ponding0"].detach()
     rows = torch.full((t + 1,), -1, dtype=torch.int64)
     for row, index in enumerate(problem.save):
         rows[index] = row
-    if problem.save and rows[0] >= 0:
-        psi[int(rows[0])] = psi0.detach()
-    rows = rows.to(psi0.device)
-    doubles = {
-        name: torch.full((n,), nan, dtype=torch.float64, device=psi0.device)
+    if rows[0] >= 0:
+        psi[int(rows[0])] = psi0
+
+    def count() -> Tensor:
+        return torch.zeros(n, dtype=torch.int64, device=device)
+
+    def amount(value: float) -> Tensor:
+        return torch.full((n,), value, dtype=torch.float64, device=device)
+
+    dt0 = inputs.get("dt0")
+    dt_next = amount(problem.options.dt_initial) if dt0 is None else dt0.detach().clone()
+    report = Report(
+        status=torch.zeros(n, dtype=torch.int32, device=device),
+        failed_time=amount(nan),
+        steps=count(),
+        newton_iterations=count(),
+        cuts=count(),
+        rejections=count(),
+        restarts=count(),
+        mass_balance_error=amount(0.0),
+        water_moved=amount(0.0),
+        dt_next=dt_next,
+    )
+    result = ColumnResult(psi, ponding, full(t, n), full(t, n), full(t, n), full(t, n), report)
+    # The state is handed on from segment to segment in buffers of its own.
+    return Outputs(
+        result, rows.to(device), psi0.clone().contiguous(), inputs["ponding0"].detach().clone(), dt_next.clone()
+    )
+
+
+@dataclass
+class SegmentOutputs:
+    """`dgpde._C.ColumnOutput` of one segment, pointing into the outputs of the run and at its own counters."""
+
+    native: Any
+    counters: dict[str, Tensor]
+    psi_end: Tensor
+    keep: list[Tensor]
+
+
+def segment_outputs(module: Any, out: Outputs, segment: Segment) -> SegmentOutputs:
+    """Point a segment's output at its part of the run's tensors."""
+    result, native = out.result, module.ColumnOutput()
+    device, n = out.psi.device, out.ponding.shape[0]
+    counters = {
+        name: torch.zeros(n, dtype=torch.int64, device=device)
+        for name in ("steps", "newton", "cuts", "rejections", "restarts")
+    }
+    counters |= {
+        name: torch.zeros(n, dtype=torch.float64, device=device)
         for name in ("failed_time", "dt_next", "mass_error", "water_moved")
     }
-    counters = {name: torch.zeros(n, dtype=torch.int64, device=psi0.device) for name in _COUNTERS}
-    status = torch.zeros(n, dtype=torch.int32, device=psi0.device)
-    series = {name: full(t, n) for name in ("top_flux", "bottom_flux", "runoff", "uptake")}
-    psi_end = full(nz, n)
+    counters["status"] = torch.zeros(n, dtype=torch.int32, device=device)
+    psi_end = torch.empty_like(out.psi)
+    rows = out.rows[segment.first : segment.last + 1]
+    for name, tensor in {
+        "psi": result.psi,
+        "psi_end": psi_end,
+        "save_row": rows,
+        "ponding": result.ponding[segment.first :],
+        "top_flux": result.top_flux[segment.first :],
+        "bottom_flux": result.bottom_flux[segment.first :],
+        "runoff": result.runoff[segment.first :],
+        "uptake": result.uptake[segment.first :],
+        **counters,
+    }.items():
+        native.set(name, tensor.data_ptr())
+    return SegmentOutputs(native, counters, psi_end, [rows])
 
-    out = module.ColumnOutput()
-    buffers = {"psi": psi, "psi_end": psi_end, "ponding": ponding, "save_row": rows, "status": status}
-    for name, tensor in (buffers | series | doubles | counters).items():
-        out.set(name, tensor.data_ptr())
-    report = Report(
-        status=status,
-        failed_time=doubles["failed_time"],
-        steps=counters["steps"],
-        newton_iterations=counters["newton"],
-        cuts=counters["cuts"],
-        rejections=counters["rejections"],
-        restarts=counters["restarts"],
-        mass_balance_error=doubles["mass_error"],
-        water_moved=doubles["water_moved"],
-        dt_next=doubles["dt_next"],
-    )
-    result = ColumnResult(psi=psi, ponding=ponding, report=report, **series)
-    result.report.rows = rows  # keeps the memory that `out` points to
-    return Outputs(out, result, psi_end)
+
+def gather_segment(out: Outputs, part: SegmentOutputs, segment: Segment) -> None:
+    """Add a segment's counters to the report and hand its state on."""
+    report, c = out.result.report, part.counters
+    running = report.status == 0
+    report.status = torch.where(running, c["status"], report.status)
+    report.failed_time = torch.where(running, c["failed_time"], report.failed_time)
+    for total, name in (
+        (report.steps, "steps"),
+        (report.newton_iterations, "newton"),
+        (report.cuts, "cuts"),
+        (report.rejections, "rejections"),
+        (report.restarts, "restarts"),
+        (report.mass_balance_error, "mass_error"),
+        (report.water_moved, "water_moved"),
+    ):
+        total += c[name]
+    out.psi = part.psi_end
+    out.ponding = torch.where(report.status == 0, out.result.ponding[segment.last], out.ponding)
+    out.dt_next = c["dt_next"]
+    report.dt_next = c["dt_next"]
 
 
 def relative_balance(report: Report) -> None:

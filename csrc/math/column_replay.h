@@ -1,0 +1,188 @@
+// One accepted step read back from the history and assembled at its converged state, for the adjoint and the tangent.
+//
+// Both need the true Jacobian there and the derivatives of every row in every input; neither iterates. Arrays live on
+// cells; face[k] is the face above cell k.
+#pragma once
+
+#include "column_cells.h"
+
+namespace dgpde {
+inline namespace DGPDE_ISA {
+
+template <class V>
+struct ReplayCells {
+  Strided<V> psi, psi_old, theta, capacity, kr, dkr;
+  Strided<V> elim, rhs, border, diag, load;
+  Strided<V> face, storage, root, source, stress, stress_psi;
+  Strided<V> carry_psi, carry_theta;         // adjoint: from the step after; tangent: of the state before
+  Strided<V> sum_face, sum_storage, sum_k;   // adjoint: gradients summed over the steps
+  Strided<V> dtheta, dkr_p, sum;             // kSoilSlots values a cell each
+  Strided<V> soil;
+  static constexpr int kArrays = 22;
+
+  static DGPDE_HD int64_t size(int64_t nz) { return (kArrays + 3 * kSoilSlots + kMaxDerived) * nz; }
+
+  DGPDE_HD void bind(V* data, int64_t stride, int64_t nz) {
+    Strided<V>* arrays[kArrays] = {&psi,    &psi_old, &theta, &capacity, &kr,      &dkr,       &elim,        &rhs,
+                                   &border, &diag,    &load,  &face,     &storage, &root,      &source,      &stress,
+                                   &stress_psi, &carry_psi, &carry_theta, &sum_face, &sum_storage, &sum_k};
+    for (int i = 0; i < kArrays; ++i) *arrays[i] = {data + i * nz * stride, stride};
+    V* rest = data + kArrays * nz * stride;
+    const int64_t slots = kSoilSlots * nz * stride;
+    dtheta = {rest, stride}, dkr_p = {rest + slots, stride}, sum = {rest + 2 * slots, stride};
+    soil = {rest + 3 * slots, stride};
+  }
+  DGPDE_HD Strided<V> soil_at(int64_t k) const { return soil.at(k * kMaxDerived); }
+  DGPDE_HD Strided<V> dtheta_at(int64_t k) const { return dtheta.at(k * kSoilSlots); }
+  DGPDE_HD Strided<V> dkr_at(int64_t k) const { return dkr_p.at(k * kSoilSlots); }
+  DGPDE_HD Strided<V> sum_at(int64_t k) const { return sum.at(k * kSoilSlots); }
+};
+
+// kr at a boundary head, with its derivatives in the soil parameters.
+template <class V>
+struct BoundarySoil {
+  bool used = false;
+  V dkr{}, dkr_p[kSoilSlots] = {};
+};
+
+template <class V>
+class ColumnReplay {
+ protected:
+  using R = RealOf<V>;
+  static constexpr int W = Lane<V>::width;
+
+  const ColumnProblem& p;
+  const Lanes lanes;
+  const SoilModel soil;
+  const int n_soil;  // raw parameters of the relation
+  ReplayCells<V> c;
+  BoundaryFace<V> top, bottom;
+  BoundarySoil<V> top_soil, bottom_soil;
+  int64_t interval[W];
+  bool fresh = true;  // no forcing loaded yet
+
+  V dt, inv_dt, weight;  // step, its inverse, its part of the interval
+  Mask<V> active;
+  V ponding_old, omega_c{}, transpiration{}, feddes_h[4] = {};
+  V omega{}, root_rate{}, omega_slope{};
+  Mask<V> limited{};  // lanes in which the uptake is compensated by omega
+
+  BoundaryFlux<V> top_flux, bottom_flux;
+  BoundaryPartials<V> top_d, bottom_d;
+
+  DGPDE_HD ColumnReplay(const ColumnProblem& problem, const Lanes& which, V* scratch, int64_t stride)
+      : p(problem),
+        lanes(which),
+        soil(soil_model(problem)),
+        n_soil(soil_raw_count(soil.kind)) {
+    c.bind(scratch, stride, p.nz);
+    setup_cells<V>(p, soil, lanes, c, top, bottom);
+    if (p.roots) omega_c = load<V>(p.in.omega_c, 0, 0, lanes);
+    for (int64_t k = 0; k < p.nz; ++k) c.stress[k] = c.stress_psi[k] = V{};
+  }
+
+  DGPDE_HD void load_face_soil(const BoundaryFace<V>& face, int64_t cell, BoundarySoil<V>& s) {
+    V psi_b;
+    s.used = boundary_head(face, psi_b);
+    if (!s.used) return;
+    SoilPoint<V> point;
+    V dtheta[kSoilSlots];
+    soil_partials<V>(soil, c.soil_at(cell), psi_b, point, dtheta, s.dkr_p);
+    s.dkr = point.dkr;
+  }
+
+  // Takes up the forcing of each lane's interval, if any has changed.
+  DGPDE_HD void enter(const int64_t* now) {
+    bool same = !fresh;
+    for (int lane = 0; lane < W; ++lane) {
+      same = same && interval[lane] == now[lane];
+      interval[lane] = now[lane];
+    }
+    if (same) return;
+    load_boundary<V>(p.in.top, kTopSlots, interval, p.nz - 1, soil, lanes, c, top);
+    load_boundary<V>(p.in.bottom, kBottomSlots, interval, 0, soil, lanes, c, bottom);
+    load_face_soil(top, p.nz - 1, top_soil);
+    load_face_soil(bottom, 0, bottom_soil);
+    if (p.roots) {
+      transpiration = load_series<V>(p.in.transpiration, interval, 0, lanes);
+      for (int i = 0; i < 4; ++i) feddes_h[i] = load_series<V>(p.in.feddes[i], interval, 0, lanes);
+      if (fresh || p.in.root_density.t != 0)
+        for (int64_t k = 0; k < p.nz; ++k)
+          c.root[k] = static_cast<R>(p.dz[k]) * load_series<V>(p.in.root_density, interval, k, lanes);
+    }
+    fresh = false;
+  }
+
+  // Loads the rows that each lane has come to: the state at the end of its step and the one before.
+  template <class History>
+  DGPDE_HD void load_step(History& history, const int64_t* row) {
+    int64_t now[W];
+    for (int lane = 0; lane < W; ++lane) {
+      const auto step = history.step(row[lane], lane);
+      now[lane] = step.interval;
+      const double length = p.times[step.interval + 1] - p.times[step.interval];
+      put(dt, lane, static_cast<R>(step.dt));
+      put(inv_dt, lane, static_cast<R>(1.0 / step.dt));
+      put(weight, lane, static_cast<R>(step.dt / length));
+      put(ponding_old, lane, history.ponding(row[lane] - 1, lane));
+    }
+    enter(now);
+    history.load(row, 0, c.psi);
+    history.load(row, -1, c.psi_old);
+    if (p.roots) {
+      omega = V{};
+      for (int64_t k = 0; k < p.nz; ++k) {
+        const Stress<V> s = feddes<false, V>(feddes_h, V(c.psi[k]));
+        c.stress[k] = s.a, c.stress_psi[k] = s.a_psi;
+        omega = omega + c.root[k] * s.a;
+      }
+      limited = omega > omega_c;
+      root_rate = transpiration / select(limited, omega, omega_c);
+      omega_slope = select(limited, -root_rate / select(limited, omega, broadcast<V>(1)), V{});
+    }
+  }
+
+  // Where the numbers of the table begin on which theta and kr depend at psi; tabulated soils only.
+  DGPDE_HD int64_t table_at(int64_t k, V psi, int lane) const {
+    return Tabulated::table_offset(soil.table, c.soil_at(k), psi, lane);
+  }
+  DGPDE_HD bool tabulated() const { return soil.kind == SoilKind::tabulated; }
+
+  // Soil at cell k with its derivatives in the parameters, kept for the sweep that follows.
+  DGPDE_HD void evaluate(int64_t k) {
+    SoilPoint<V> s;
+    V dtheta[kSoilSlots], dkr[kSoilSlots];
+    soil_partials<V>(soil, c.soil_at(k), V(c.psi[k]), s, dtheta, dkr);
+    c.theta[k] = s.theta, c.capacity[k] = s.capacity, c.kr[k] = s.kr, c.dkr[k] = s.dkr;
+    const Strided<V> t = c.dtheta_at(k), r = c.dkr_at(k);
+    for (int i = 0; i < n_soil; ++i) t[i] = dtheta[i], r[i] = dkr[i];
+  }
+
+  // Diagonal of row k without its faces: storage and uptake.
+  DGPDE_HD V own_diagonal(int64_t k) const {
+    const V rate = static_cast<R>(p.dz[k]) * inv_dt, elastic = c.storage[k] * inv_dt;
+    const V diag = rate * c.capacity[k] + elastic * (c.capacity[k] * (c.psi[k] - c.psi_old[k]) + c.theta[k]);
+    return p.roots ? diag + c.root[k] * c.stress_psi[k] * root_rate : diag;
+  }
+
+  struct Face {  // between cell a below and cell b above: q = -t kf fall
+    V t, fall, q_a, q_b, q_kra, q_krb, kf;
+  };
+  DGPDE_HD Face face_above(int64_t a) const {
+    const int64_t b = a + 1;
+    Face f;
+    const R d = static_cast<R>(p.gravity * 0.5 * (p.dz[a] + p.dz[b]));
+    f.fall = c.psi[b] - c.psi[a] + d;
+    f.t = c.face[a];
+    const Mean<V> m = face_mean(top.mean, V(c.kr[a]), V(c.kr[b]), f.fall <= V{});
+    const V tf = -f.t * f.fall;
+    f.kf = m.k;
+    f.q_kra = tf * m.k_a, f.q_krb = tf * m.k_b;
+    f.q_a = f.t * m.k + f.q_kra * c.dkr[a];
+    f.q_b = -f.t * m.k + f.q_krb * c.dkr[b];
+    return f;
+  }
+};
+
+}  // namespace DGPDE_ISA
+}  // namespace dgpde

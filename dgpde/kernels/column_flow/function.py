@@ -1,0 +1,266 @@
+"""A column-flow trajectory as one node of the autograd graph."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dgpde.checkpoint import Checkpoint, StateStore
+from dgpde.kernels.column_flow.adjoint import OUTPUTS, Replay, run_adjoint, run_tangent
+from dgpde.kernels.column_flow.cpu import CpuBackend
+from dgpde.kernels.column_flow.native import (
+    Backend,
+    Outputs,
+    Segment,
+    allocate_outputs,
+    relative_balance,
+    segment_inputs,
+    segment_problem,
+)
+from dgpde.kernels.column_flow.problem import ColumnProblem, ColumnResult, check_inputs
+
+log = logging.getLogger("dgpde")
+BACKENDS = ("cpu", "cuda", "reference")
+
+
+def choose_backend(sample: Tensor, name: str | None) -> Backend | None:
+    """The native backend for a tensor's device, or None for the reference.
+
+    Raises:
+        ValueError: the backend asked for by name does not run such tensors.
+        ImportError: the native module is missing or was built without it.
+    """
+    if name is not None and name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None, it is {name!r}")
+    if name == "reference":
+        return None
+    device = sample.device.type
+    if name is not None and name != device:
+        raise ValueError(f"backend {name!r} needs tensors on {name}, these are on {device}; move them with .to()")
+    if name is None:
+        _log_choice(device)
+    if device == "cpu":
+        return CpuBackend()
+    from dgpde.kernels.column_flow.cuda import CudaBackend
+
+    return CudaBackend()
+
+
+@cache
+def _log_choice(name: str) -> None:
+    log.info("column flow runs on the %s backend", name)
+
+
+def column_flow(problem: ColumnProblem, inputs: dict[str, Tensor], backend: str | None = None) -> ColumnResult:
+    """Run the columns; differentiable in every input, in reverse and in forward mode.
+
+    The accepted steps are constants of the differentiation: the gradient is that of the discrete solution on the
+    steps that the run took.
+
+    Args:
+        problem: what is not differentiated.
+        inputs: the tensors named by ``problem.input_names()``, of full shape; optionally "dt0" [n] s.
+        backend: "cpu", "cuda", "reference" or None for the device's own.
+    """
+    check_inputs(problem, inputs)
+    chosen = choose_backend(inputs["psi0"], backend)
+    if chosen is None:
+        from dgpde.kernels.column_flow.reference import column_flow_reference
+
+        return column_flow_reference(problem, inputs)
+    names = problem.input_names()
+    tensors = [inputs[name] for name in names]
+    trajectory = Trajectory(chosen, problem, names, inputs.get("dt0"))
+    trajectory.record = any(_is_tracked(tensor) for tensor in tensors)
+    if not trajectory.record:
+        trajectory.run([tensor.detach() for tensor in tensors])
+    else:
+        outputs = ColumnFlow.apply(trajectory, *tensors)
+        return ColumnResult(*outputs, report=trajectory.out.result.report)
+    return trajectory.out.result
+
+
+def _is_tracked(tensor: Tensor) -> bool:
+    """Whether reverse or forward mode asks for derivatives in this tensor."""
+    if tensor.requires_grad and torch.is_grad_enabled():
+        return True
+    if torch.autograd.forward_ad._current_level >= 0 and (
+        torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
+    ):
+        return True
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def segments(problem: ColumnProblem) -> list[Segment]:
+    """The intervals between two kept states."""
+    checkpoint = problem.options.checkpoint or Checkpoint("all")
+    length = checkpoint.every if checkpoint.policy == "every" else problem.intervals
+    assert length is not None
+    starts = range(0, problem.intervals, length)
+    return [Segment(first, min(first + length, problem.intervals)) for first in starts]
+
+
+class Trajectory:
+    """One run: its segments, what is kept of them, and how they are walked again."""
+
+    def __init__(
+        self, backend: Backend, problem: ColumnProblem, names: tuple[str, ...], dt0: Tensor | None
+    ) -> None:
+        self.backend, self.problem, self.names, self.dt0 = backend, problem, names, dt0
+        self.cuts = segments(problem)
+        self.record = False
+        self.out: Outputs
+        self.histories: list[Any] = []
+        self.states: StateStore | None = None
+
+    def _inputs(self, tensors: list[Tensor]) -> dict[str, Tensor]:
+        inputs = {name: tensor.detach() for name, tensor in zip(self.names, tensors, strict=True)}
+        if self.dt0 is not None:
+            inputs["dt0"] = self.dt0
+        return inputs
+
+    def _segment(self, inputs: dict[str, Tensor], cut: Segment, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        part = segment_inputs(inputs, cut, self.problem)
+        return part | {
+            "psi0": state["psi"],
+            "ponding0": state["ponding"],
+            "dt0": state["dt"],
+            "skip": state["status"],
+        }
+
+    def run(self, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+        """The forward run; keeps histories or states when ``record`` is set."""
+        inputs = self._inputs(tensors)
+        out = self.out = allocate_outputs(self.problem, inputs)
+        whole = len(self.cuts) == 1
+        if self.record and not whole:
+            self.states = StateStore(self.problem.options.checkpoint or Checkpoint("all"))
+        for index, cut in enumerate(self.cuts):
+            state = {
+                "psi": out.psi,
+                "ponding": out.ponding,
+                "dt": out.dt_next,
+                "status": out.result.report.status.clone(),
+            }
+            if self.states is not None:
+                self.states.put(index, state)
+            part = self._segment(inputs, cut, state)
+            keep = self.record and whole
+            history = self.backend.forward(segment_problem(self.problem, cut), part, out, cut, keep)
+            if keep:
+                self.histories.append(history)
+        relative_balance(out.result.report)
+        if self.problem.options.record_steps:
+            out.result.report.step_sizes = self._step_sizes(inputs)
+        return tuple(getattr(out.result, name) for name in OUTPUTS)
+
+    def replays(self, inputs: dict[str, Tensor], backwards: bool) -> Iterator[Replay]:
+        """The segments with their histories; those that were not kept are run again."""
+        order = range(len(self.cuts))
+        for index in reversed(order) if backwards else order:
+            cut = self.cuts[index]
+            if self.states is None and self.histories:
+                start = self._start(inputs)
+                yield cut, self._segment(inputs, cut, start), self.histories[index]
+                continue
+            assert self.states is not None
+            part = self._segment(inputs, cut, self.states.get(index))
+            scratch = allocate_outputs(self.problem, inputs)
+            history = self.backend.forward(segment_problem(self.problem, cut), part, scratch, cut, True)
+            yield cut, part, history
+
+    def _start(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        psi0 = inputs["psi0"]
+        n, device = self.problem.n, psi0.device
+        dt = self.dt0
+        if dt is None:
+            dt = torch.full((n,), self.problem.options.dt_initial, dtype=torch.float64, device=device)
+        return {
+            "psi": psi0,
+            "ponding": inputs["ponding0"],
+            "dt": dt,
+            "status": torch.zeros(n, dtype=torch.int32, device=device),
+        }
+
+    def _step_sizes(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+        """T tensors [m_i, n] of accepted steps, zero padded."""
+        if self.histories:
+            tables = [(self.cuts[0], self.histories[0])]
+        else:
+            tables = []
+            state = self._start(inputs)
+            scratch = allocate_outputs(self.problem, inputs)
+            for cut in self.cuts:
+                part = self._segment(inputs, cut, state)
+                history = self.backend.forward(segment_problem(self.problem, cut), part, scratch, cut, True)
+                tables.append((cut, history))
+                state = {
+                    "psi": scratch.psi,
+                    "ponding": scratch.ponding,
+                    "dt": scratch.dt_next,
+                    "status": scratch.result.report.status.clone(),
+                }
+        sizes: list[Tensor] = []
+        for cut, history in tables:
+            for interval in range(cut.last - cut.first):
+                sizes.append(torch.from_numpy(history.step_sizes(interval)))
+        return sizes
+
+
+class ColumnFlow(torch.autograd.Function):
+    """(trajectory, *inputs) -> psi, ponding, top_flux, bottom_flux, runoff, uptake."""
+
+    @staticmethod
+    def forward(trajectory: Trajectory, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return trajectory.run(list(tensors))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        trajectory, *tensors = inputs
+        ctx.trajectory = trajectory
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        trajectory: Trajectory = ctx.trajectory
+        inputs = trajectory._inputs(list(ctx.saved_tensors))
+        wanted = {
+            name for name, needed in zip(trajectory.names, ctx.needs_input_grad[1:], strict=True) if needed
+        }
+        gradients = run_adjoint(
+            trajectory.backend,
+            trajectory.problem,
+            inputs,
+            dict(zip(OUTPUTS, cotangents, strict=True)),
+            wanted,
+            trajectory.replays(inputs, backwards=True),
+        )
+        # the trajectory itself has no gradient
+        return (None, *(gradients.get(name) for name in trajectory.names))
+
+    @staticmethod
+    def jvp(ctx: Any, _trajectory: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        trajectory: Trajectory = ctx.trajectory
+        inputs = trajectory._inputs(list(ctx.saved_tensors))
+        moving = {
+            name: tangent
+            for name, tangent in zip(trajectory.names, tangents, strict=True)
+            if tangent is not None
+        }
+        outputs = run_tangent(
+            trajectory.backend,
+            trajectory.problem,
+            inputs,
+            moving,
+            trajectory.replays(inputs, backwards=False),
+        )
+        return tuple(outputs[name] for name in OUTPUTS)
