@@ -23,12 +23,21 @@ struct CellPack {
   V load(const void* data, int64_t offset, int64_t stride) const {
     const R* base = static_cast<const R*>(data) + offset;
     V x;
+    if (stride == 0) return V{} + base[0];
+    if (stride == 1 && first + W <= cells) {
+      std::memcpy(&x, base + first, sizeof(V));
+      return x;
+    }
     for (int lane = 0; lane < W; ++lane) x[lane] = base[cell(lane) * stride];
     return x;
   }
   void store(void* data, int64_t offset, const V& x) const {
     if (!data) return;
     R* base = static_cast<R*>(data) + offset;
+    if (first + W <= cells) {
+      std::memcpy(base + first, &x, sizeof(V));
+      return;
+    }
     for (int lane = 0; lane < W && first + lane < cells; ++lane) base[first + lane] = x[lane];
   }
 };

@@ -96,7 +96,13 @@ DGPDE_HD_NOINLINE void soil_prepare(const SoilModel& m, const A& raw, const D& d
 
 template <class V, class D>
 DGPDE_HD_NOINLINE void soil_wet_suction(const SoilModel& m, const D& d, V& h) {
-  with_relation(m.kind, [&](auto relation) { h = decltype(relation)::template wet_suction<V>(d); });
+  with_relation(m.kind, [&](auto relation) {
+    using Relation = decltype(relation);
+    if constexpr (is_tabulated<Relation>)
+      h = Relation::template wet_suction<V>(m.table, d);
+    else
+      h = Relation::template wet_suction<V>(d);
+  });
 }
 
 template <bool kPartials, class V, class D>

@@ -7,6 +7,8 @@
 // parameters of a cell. table_offset() says where they start, so a gradient in them is added to 8 places from there.
 #pragma once
 
+#include <type_traits>
+
 #include "soil_common.h"
 
 namespace dgpde {
@@ -21,33 +23,34 @@ struct SoilTable {
 
 struct Tabulated {
   static constexpr int n_raw = 8;      // of both rows: theta, theta', log kr, log kr'
-  static constexpr int n_derived = 4;  // 0, theta at saturation, class, wet suction
+  static constexpr int n_derived = 3;  // 0, theta at saturation, class
 
   // raw[0]: class of the cell, as a number of the lane's type.
   template <class V, class A, class D>
   static DGPDE_HD void prepare(const SoilTable& table, const A& raw, const D& d) {
+    V theta_s{};
+    for (int lane = 0; lane < Lane<V>::width; ++lane)
+      put(theta_s, lane, rows<V>(table)[4 * table.knots * static_cast<int64_t>(get(V(raw[0]), lane))]);
+    d[0] = V{};
+    d[1] = theta_s;
+    d[2] = raw[0];
+  }
+
+  // The knot with the largest capacity -theta'/h; 1/h falls by a constant factor from knot to knot.
+  template <class V, class D>
+  static DGPDE_HD V wet_suction(const SoilTable& table, const D& d) {
     using R = RealOf<V>;
-    V theta_s{}, suction{};
+    V suction{};
     const R ratio = R(::exp(-table.step));
     for (int lane = 0; lane < Lane<V>::width; ++lane) {
-      const R* row = rows<V>(table) + 4 * table.knots * static_cast<int64_t>(get(V(raw[0]), lane));
-      put(theta_s, lane, row[0]);
-      // the knot with the largest capacity -theta'/h; 1/h falls by a constant factor from knot to knot
+      const R* row = rows<V>(table) + 4 * table.knots * static_cast<int64_t>(get(V(d[2]), lane));
       R inv_h = R(1), steepest = R(-1);
       int64_t best = 0;
       for (int64_t i = 0; i < table.knots; ++i, inv_h *= ratio)
         if (-row[4 * i + 1] * inv_h > steepest) steepest = -row[4 * i + 1] * inv_h, best = i;
       put(suction, lane, R(::exp(table.first + best * table.step)));
     }
-    d[0] = V{};
-    d[1] = theta_s;
-    d[2] = raw[0];
-    d[3] = suction;
-  }
-
-  template <class V, class D>
-  static DGPDE_HD V wet_suction(const D& d) {
-    return d[3];
+    return suction;
   }
 
   // Where the two rows around psi start in the table, in elements, for one lane.
@@ -66,12 +69,13 @@ struct Tabulated {
     const V end = broadcast<V>(static_cast<double>(table.knots - 1));
     const auto beyond = x > end;
     V r[8], u{};
+    const R* row[Lane<V>::width];
     for (int lane = 0; lane < Lane<V>::width; ++lane) {
       const int64_t i = interval(table, get(x, lane));
-      const R* row = rows<V>(table) + 4 * (table.knots * static_cast<int64_t>(get(V(d[2]), lane)) + i);
-      for (int j = 0; j < 8; ++j) put(r[j], lane, row[j]);
+      row[lane] = rows<V>(table) + 4 * (table.knots * static_cast<int64_t>(get(V(d[2]), lane)) + i);
       put(u, lane, get(x, lane) - static_cast<R>(i));
     }
+    gather(row, r);
     u = select(beyond, V{}, u);
     const R step = static_cast<R>(table.step), inv_step = R(1.0 / table.step);
     const V past = select(beyond, (x - end) * step, V{});
@@ -102,6 +106,36 @@ struct Tabulated {
   }
 
  private:
+  // r[j] lane by lane from row[lane][j]: eight numbers side by side in each row.
+  template <class V>
+  static DGPDE_HD void gather(const RealOf<V>* const* row, V* r) {
+#ifdef __AVX512F__
+    if constexpr (std::is_same_v<V, PackD>) {  // a row is one register: transpose 8 x 8
+      PackD a[8], b[8];
+      for (int k = 0; k < 8; ++k) std::memcpy(&a[k], row[k], sizeof(PackD));
+      const PackL low1 = {0, 8, 2, 10, 4, 12, 6, 14}, high1 = {1, 9, 3, 11, 5, 13, 7, 15};
+      const PackL low2 = {0, 1, 8, 9, 4, 5, 12, 13}, high2 = {2, 3, 10, 11, 6, 7, 14, 15};
+      const PackL low4 = {0, 1, 2, 3, 8, 9, 10, 11}, high4 = {4, 5, 6, 7, 12, 13, 14, 15};
+      for (int k = 0; k < 8; k += 2) {
+        b[k] = __builtin_shuffle(a[k], a[k + 1], low1);
+        b[k + 1] = __builtin_shuffle(a[k], a[k + 1], high1);
+      }
+      for (int k = 0; k < 8; k += 4)
+        for (int i = 0; i < 2; ++i) {
+          a[k + i] = __builtin_shuffle(b[k + i], b[k + i + 2], low2);
+          a[k + i + 2] = __builtin_shuffle(b[k + i], b[k + i + 2], high2);
+        }
+      for (int k = 0; k < 4; ++k) {
+        r[k] = __builtin_shuffle(a[k], a[k + 4], low4);
+        r[k + 4] = __builtin_shuffle(a[k], a[k + 4], high4);
+      }
+      return;
+    }
+#endif
+    for (int lane = 0; lane < Lane<V>::width; ++lane)
+      for (int j = 0; j < 8; ++j) put(r[j], lane, row[lane][j]);
+  }
+
   template <class V>
   struct Cubic {  // value and slope per interval at u of the cubic with values f and slopes d at 0 and 1
     V value, slope;
