@@ -34,6 +34,11 @@ struct FredlundXing {
     return d[2];
   }
 
+  template <class V, class D>
+  static DGPDE_HD V kink_suction(const D&) {  // no water beyond
+    return broadcast<V>(dry);
+  }
+
   template <bool kPartials, class V, class D>
   static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
     using R = RealOf<V>;

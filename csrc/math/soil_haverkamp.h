@@ -34,6 +34,11 @@ struct Haverkamp {
     return select(V(d[8]) > V{}, broadcast<V>(log_unit), vexp((vlog(x) + V(d[6])) / beta));
   }
 
+  template <class V, class D>
+  static DGPDE_HD V kink_suction(const D& d) {  // the logarithmic form saturates there
+    return select(V(d[8]) > V{}, broadcast<V>(log_unit), V{});
+  }
+
   template <bool kPartials, class V, class D>
   static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
     using R = RealOf<V>;

@@ -44,6 +44,11 @@ struct PetersDurnerIden {
     return vpow((n - R(1)) / n, R(1) / n) / V(d[2]);
   }
 
+  template <class V, class D>
+  static DGPDE_HD V kink_suction(const D& d) {  // no water beyond
+    return d[6];
+  }
+
   template <bool kPartials, class V, class D>
   static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
     using R = RealOf<V>;

@@ -17,8 +17,8 @@ struct Saturated {
   }
 
   template <class V, class D>
-  static DGPDE_HD V wet_suction(const D&) {
-    return V{};
+  static DGPDE_HD V wet_suction(const D&) {  // never dry: Newton moves in psi without limits
+    return broadcast<V>(1e30);
   }
 
   template <bool kPartials, class V, class D>

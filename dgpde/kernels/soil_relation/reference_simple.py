@@ -10,6 +10,9 @@ from dgpde.kernels.soil_relation.reference_common import Parameters, log_mualem,
 #: Suction at which the logarithmic form of Haverkamp et al. (1977) saturates, 1 cm, in m.
 HAVERKAMP_LOG_UNIT = 0.01
 
+#: A suction in m that no run reaches; representable in float32.
+NEVER_DRY = 1e30
+
 # ------------------------------------------------------------------------------------------ van Genuchten
 
 
@@ -165,5 +168,5 @@ def saturated_capacity(p: Parameters, psi: Tensor, variant: int = 0) -> Tensor:
 
 
 def saturated_wet_suction(p: Parameters, variant: int = 0) -> Tensor:
-    """0: the curve has no inflection."""
-    return torch.zeros_like(p["theta_s"])
+    """Out of reach: the curve has no inflection and no head is dry."""
+    return torch.full_like(p["theta_s"], NEVER_DRY)
