@@ -164,8 +164,11 @@ def check_column(row: Row, out: Outcome) -> None:
 
 
 def check_srivastava_yeh(row: Row, out: Outcome) -> None:
-    tolerance = read(row.case)["suggested_tolerance"][row.label]
-    for time, psi in zip(out.times, out.psi, strict=True):
+    """The tolerances come from calibration runs compared at 1, 5 and 15 h: they hold up to there."""
+    case = read(row.case)
+    tolerance = case["suggested_tolerance"][row.label]
+    last = case["calibration_plain_solver"]["runs"][0]["at_t_s"][-1]
+    for time, psi in zip(out.times[out.times <= last], out.psi, strict=False):
         error = np.abs(psi - profile(row.case, time, out.z, "psi_m"))
         within([error.max()], tolerance["psi_max_abs_m"], f"largest error of psi at {time:g} s")
         within([error.mean()], tolerance["psi_mean_abs_m"], f"mean error of psi at {time:g} s")
