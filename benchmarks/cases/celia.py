@@ -57,9 +57,9 @@ def measure(size: int, device: str, repeats: int) -> Measurement:
         run = solve(flow, psi0)
     memory["forward"] = peak_memory(device)
     found = {
-        "water": float((run.theta[-1] - run.theta[0])[:, 0].sum() * celia.DZ),
+        "water": float((run.theta[-1] - run.theta[0]).detach()[:, 0].sum() * celia.DZ),
         "psi_49.5cm": float(run.psi[-1, celia.NZ // 2, 0]),
-        "mean_theta": float(run.theta[-1].mean()),
+        "mean_theta": float(run.theta[-1].detach().mean()),
     }
     if differentiable:
         reset_peak_memory(device)
