@@ -17,12 +17,25 @@ from dgpde.boundary import (
     NoFlow,
     SeepageFace,
 )
+from dgpde.checkpoint import Checkpoint, Plan
 from dgpde.errors import SolveError
 from dgpde.grid import Grid
 from dgpde.options import SolveOptions
 from dgpde.richards import Richards
 from dgpde.series import Series
-from dgpde.soil import BrooksCorey, Gardner, Haverkamp, Saturated, Soil, VanGenuchten
+from dgpde.soil import (
+    BrooksCorey,
+    Durner,
+    FredlundXing,
+    Gardner,
+    Haverkamp,
+    Kosugi,
+    PetersDurnerIden,
+    Saturated,
+    Soil,
+    Tabulated,
+    VanGenuchten,
+)
 from dgpde.solution import Solution, Stats
 from dgpde.sources import Feddes, RootUptake, Source, root_density
 
@@ -32,9 +45,12 @@ __all__ = [
     "Atmosphere",
     "Boundary",
     "BrooksCorey",
+    "Checkpoint",
     "DeepWaterTable",
+    "Durner",
     "Feddes",
     "Flux",
+    "FredlundXing",
     "FreeDrainage",
     "Gardner",
     "GeneralHead",
@@ -42,7 +58,10 @@ __all__ = [
     "Haverkamp",
     "Head",
     "HydraulicHead",
+    "Kosugi",
     "NoFlow",
+    "PetersDurnerIden",
+    "Plan",
     "Richards",
     "RootUptake",
     "Saturated",
@@ -54,6 +73,7 @@ __all__ = [
     "SolveOptions",
     "Source",
     "Stats",
+    "Tabulated",
     "VanGenuchten",
     "root_density",
 ]

@@ -25,8 +25,9 @@ class SolveOptions:
             steps follow ``time_error``.
         tolerance: a step has converged when the water that its residual moves in every cell is below this
             part of the cell's pore volume, plus round-off; default 1e-10.
-        time_error: accepted truncation error of a step, as water content [-] (and, scaled, as relative head;
-            Kavetski, Binning & Sloan 2001, Adv. Water Resour. 24, 595-605), default 1e-3.
+        time_error: accepted truncation error of a step as water content [-], default 1e-3: half the step times
+            the change of d theta/dt in it, the difference of backward and forward Euler (Kavetski, Binning &
+            Sloan 2001, Adv. Water Resour. 24, 595-605).
         max_newton: Newton iterations before a step is restarted from the wet side, then cut; default 20.
         linear_tolerance: relative residual accepted of the linear solves, default 1e-10. Columns are solved
             directly; what remains of their transposed systems is checked against it.

@@ -115,7 +115,7 @@ class Richards:
             save: times whose psi is kept: "all" (default), "last", or increasing indices into ``times``.
             ponding0: water standing on the surface at the start [m]; number or [n], only under an Atmosphere.
             progress: show a bar on stderr. The run is then computed in blocks of intervals; the result is the
-                same.
+                same to round-off.
 
         Returns:
             The solution. The type is float32 when psi0 and every other tensor are, float64 otherwise.
