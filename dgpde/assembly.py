@@ -87,8 +87,6 @@ class Setup:
         }
         soil = words.soil.parameters_on(words.grid.shape, frame.dtype, frame.device)
         inputs |= {f"soil.{name}": value for name, value in soil.items()}
-        for name, value in inputs.items():
-            frame.seen[name] = compact_view(value).detach()
         for side, boundary in (("top", words.top), ("bottom", words.bottom)):
             values = boundary.inputs(frame, side)
             inputs |= {f"{side}.{name}": value for name, value in values.items()}

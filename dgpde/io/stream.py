@@ -201,11 +201,12 @@ def default_block(setup: Setup) -> int:
 def fingerprint(setup: Setup) -> str:
     """A hash of everything that a run depends on, its initial state and its options left out."""
     problem = setup.problem
-    setup.span(0, 1, (0,))  # looks at every value, which the frame then has seen
+    _, inputs = setup.span(0, 1, (0,))  # looks at every value, which the frame then has seen
     digest = hashlib.sha256()
     words = (problem.n, problem.gravity, problem.relation, problem.variant, problem.face_mean, problem.top)
     digest.update(repr((*words, problem.bottom, problem.roots, problem.sources, problem.knots)).encode())
-    tensors = {"times": problem.times, "dz": problem.dz, **setup.frame.seen}
+    soil = {name: value for name, value in inputs.items() if name == "k_sat" or name.startswith("soil.")}
+    tensors = {"times": problem.times, "dz": problem.dz, **setup.frame.seen, **soil}
     if problem.classes is not None:
         tensors["classes"] = problem.classes
     for name in sorted(tensors.keys() - {"psi0", "ponding0"}):

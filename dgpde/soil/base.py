@@ -6,6 +6,7 @@ import numbers
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,14 +63,15 @@ class Soil(torch.nn.Module):
         self._names = tuple(values)
         for name, value in values.items():
             self._adopt(name, as_parameter(name, value))
-        shape: torch.Size = torch.Size([])
+        # numpy's: torch.broadcast_shapes imports sympy, which takes seconds the first time
+        shape: tuple[int, ...] = ()
         for name in self._names:
             try:
-                shape = torch.broadcast_shapes(shape, self._get(name).shape)
-            except RuntimeError:
+                shape = np.broadcast_shapes(shape, self._get(name).shape)
+            except ValueError:
                 raise ValueError(
                     f"{name}: has shape {tuple(self._get(name).shape)}, which does not broadcast with "
-                    f"{tuple(shape)} of the parameters before it; give every parameter a shape that broadcasts "
+                    f"{shape} of the parameters before it; give every parameter a shape that broadcasts "
                     "to grid.shape"
                 ) from None
         self._check_above("k_sat", 0.0)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -157,8 +158,9 @@ def _on_cells(
     """Shape everything as [batch, cells] and [cells]: cells are the trailing dimensions that parameters have."""
     tabulated = relation == "tabulated"
     fields = [params["classes"]] if tabulated else [params[name] for name in PARAMETERS[relation]]
-    core = torch.broadcast_shapes(*(field.shape for field in fields))
-    full = torch.broadcast_shapes(psi.shape, core)
+    # numpy's: torch.broadcast_shapes imports sympy, which takes seconds the first time
+    core = np.broadcast_shapes(*(tuple(field.shape) for field in fields))
+    full = np.broadcast_shapes(tuple(psi.shape), core)
     trailing = next((len(core) - i for i, size in enumerate(core) if size != 1), 0)
     shape = full[len(full) - trailing :] if trailing else full
     cells = math.prod(shape)
