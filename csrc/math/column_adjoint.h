@@ -173,15 +173,22 @@ class ColumnAdjoint : ColumnReplay<V> {
 
   DGPDE_HD void accumulate_down() {
     const int64_t last = p.nz - 1;
-    V lambda_above{}, gkr_above{}, residual_above{}, size_above{};
+    V lambda_above{}, reach_above{}, gkr_above{}, residual_above{}, size_above{};
     V sum_t{}, sum_h[4] = {};
     for (int64_t k = last; k >= 0; --k) {
       V lambda = c.rhs[k] - c.elim[k] * lambda_above;
-      if (p.roots) lambda = lambda - c.border[k] * mu;
+      V reach = vabs(lambda);  // of the terms whose round-off lambda carries
+      V residual = -c.load[k], size = vabs(V(c.load[k]));
+      if (p.roots) {
+        const V along = c.root[k] * c.stress_psi[k] * mu, part = c.border[k] * mu;
+        lambda = lambda - part;
+        reach = reach + vabs(part);
+        residual = residual - along;
+        size = size + vabs(along);
+      }
       V gkr{};
-      V residual = c.diag[k] * lambda - c.load[k];
-      V size = vabs(c.diag[k] * lambda) + vabs(V(c.load[k]));
-      if (p.roots) residual = residual - c.root[k] * c.stress_psi[k] * mu;
+      residual = residual + c.diag[k] * lambda;
+      size = size + vabs(V(c.diag[k])) * reach;
       if (k < last) {
         const Face f = this->face_above(k);
         const V phi = select(active, lambda_above - lambda, V{});
@@ -189,8 +196,8 @@ class ColumnAdjoint : ColumnReplay<V> {
         gkr_above = gkr_above + phi * f.q_krb;
         c.sum_face[k] = c.sum_face[k] - phi * f.kf * f.fall;
         residual = residual - f.q_a * lambda_above;
-        size = size + vabs(f.q_a * lambda_above);
-        check(residual_above + f.q_b * lambda, size_above + vabs(f.q_b * lambda));
+        size = size + vabs(f.q_a) * reach_above;
+        check(residual_above + f.q_b * lambda, size_above + vabs(f.q_b) * reach);
         finish_cell(k + 1, lambda_above, gkr_above);
       } else {
         gkr = boundary_gradients(last, top, top_d, top_soil, lambda + seed_top, seed_ponding, seed_runoff,
@@ -202,7 +209,8 @@ class ColumnAdjoint : ColumnReplay<V> {
       if (p.roots) root_gradients(k, lambda, sum_t, sum_h);
       if (in.grad.source.data)
         add_cell_series(in.grad.source, k, select(active, lambda, V{}) * static_cast<R>(p.dz[k]));
-      lambda_above = lambda, gkr_above = gkr, residual_above = residual, size_above = size;
+      lambda_above = lambda, reach_above = reach, gkr_above = gkr;
+      residual_above = residual, size_above = size;
     }
     check(residual_above, size_above);
     finish_cell(0, lambda_above, gkr_above);
@@ -213,8 +221,9 @@ class ColumnAdjoint : ColumnReplay<V> {
     }
   }
 
-  // What remains of a row of the transposed system, against the size of its terms. Direct elimination leaves
-  // round-off; a residual that is not a number counts as wrong.
+  // What remains of a row of the transposed system, against the size of its terms (each lambda counted with what
+  // cancelled in it: under full compensation the border takes away nearly all that the column gives). Direct
+  // elimination leaves round-off; a residual that is not a number counts as wrong.
   DGPDE_HD void check(V residual, V size) {
     const R limit = vmax(static_cast<R>(p.linear_tolerance), R(1e4) * std::numeric_limits<R>::epsilon());
     // Far from all that is observed lambda fades below the normal numbers, whose digits are not all there.
@@ -245,7 +254,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       g[i] = select(active, flux * d.q[i] + pond * d.ponding[i] + run * d.runoff[i], V{});
     c.sum_k[k] = c.sum_k[k] + g[kInTransmissivity] / face.half;
     if (at_face.used) {
-      V psi_b;
+      V psi_b{};
       boundary_head(face, psi_b);
       add_soil(k, psi_b, at_face.dkr_p, at_face.dkr_p, V{}, g[kInKrB]);
       const int head = face.kind == Boundary::head ? kInValue0 : kInValue2;

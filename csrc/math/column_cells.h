@@ -21,7 +21,7 @@ DGPDE_HD V load(const View& v, int64_t t, int64_t z, const Lanes& lanes) {
   if constexpr (Lane<V>::width == 1) {
     return base[lanes.column(0) * v.n];
   } else {
-    V x;
+    V x{};
     if (v.n == 0) {
       x = broadcast<V>(base[0]);
     } else if (v.n == 1 && lanes.owns(Lane<V>::width - 1)) {
@@ -42,23 +42,23 @@ DGPDE_HD void store(RealOf<V>* base, int64_t stride, const Lanes& lanes, const M
 
 template <class V>
 struct Cells {
-  Strided<V> psi, theta, capacity;                // current iterate
+  Strided<V> psi, theta, capacity, kr, dkr;       // current iterate
   Strided<V> psi_old, theta_old;                  // last accepted state
   Strided<V> rate_theta, rate_psi;                // of the last accepted step, or at the start of an interval
   Strided<V> elim, rhs, border;                   // x = rhs - elim x_next - border d_omega after a sweep
   Strided<V> base, target;                        // ends of the line search
   Strided<V> face;                                // transmissivity of the face above cell k [1/s]
   Strided<V> storage;                             // dz Ss / theta_s
-  Strided<V> wet;                                 // suction from which Newton restarts [m]
+  Strided<V> wet, kink;                           // suctions: where Newton restarts, where the relation has a kink [m]
   Strided<V> root, source;                        // density * dz [-], source * dz [m/s]
   Strided<V> soil;                                // kMaxDerived values a cell
-  static constexpr int kArrays = 17;
+  static constexpr int kArrays = 20;
 
   static DGPDE_HD int64_t size(int64_t nz) { return (kArrays + kMaxDerived) * nz; }
 
   DGPDE_HD void bind(V* data, int64_t stride, int64_t nz) {
-    Strided<V>* arrays[kArrays] = {&psi,    &theta, &capacity, &psi_old, &theta_old, &rate_theta, &rate_psi, &elim, &rhs,
-                                   &border, &base,  &target,   &face,    &storage,   &wet,        &root,     &source};
+    Strided<V>* arrays[kArrays] = {&psi,  &theta, &capacity, &kr,     &dkr,  &psi_old, &theta_old, &rate_theta, &rate_psi, &elim,
+                                   &rhs,  &border, &base,    &target, &face, &storage, &wet,       &kink,       &root,     &source};
     for (int i = 0; i < kArrays; ++i) *arrays[i] = {data + i * nz * stride, stride};
     soil = {data + kArrays * nz * stride, stride};
   }
@@ -147,7 +147,7 @@ DGPDE_HD void load_boundary(const View* values, int slots, const int64_t* interv
     if (!values[i].data) continue;
     f.value[i] = load_series<V>(values[i], interval, 0, lanes);
   }
-  V psi_b;
+  V psi_b{};
   if (boundary_head(f, psi_b)) {
     SoilPoint<V> s;
     soil_evaluate<V>(soil, c.soil_at(cell), psi_b, s);

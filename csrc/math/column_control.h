@@ -36,6 +36,7 @@ struct LaneControl {
   int32_t status = kFinished;
   int64_t interval = 0, mesh = 0, mesh_count = 1;
   double dt = 1.0, wish = 1.0, t = 0.0, length = 1.0, target = 1.0, failed_time = NAN;
+  bool waiting = false;  // for the other lanes of the pack, before its next step
   bool landing = false, has_rate = false, restarted = false, last_resort = false, seen_finite = false;
   int iteration = 0, shortened = 0, remembered = 0;
   double share = 1.0, best_share = 1.0, best_norm = 0.0, recent[kMemory] = {};

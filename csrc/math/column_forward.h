@@ -32,7 +32,8 @@ class ColumnForward {
       : p(problem),
         out(output),
         lanes(which),
-        soil(soil_model(problem)) {
+        soil(soil_model(problem)),
+        small_move(static_cast<R>(0.1 * sqrt(problem.tolerance))) {
     c.bind(scratch, stride, p.nz);
     setup_cells<V>(p, soil, lanes, c, top, bottom);
     for (int64_t k = 0; k < p.nz; ++k) {
@@ -42,7 +43,9 @@ class ColumnForward {
       V wet;
       soil_wet_suction<V>(soil, c.soil_at(k), wet);
       c.wet[k] = wet;
+      c.kink[k] = soil_kink_suction<V>(soil, c.soil_at(k));
       c.psi[k] = psi, c.psi_old[k] = psi, c.theta[k] = s.theta, c.theta_old[k] = s.theta, c.capacity[k] = s.capacity;
+      c.kr[k] = s.kr, c.dkr[k] = s.dkr;
       c.rate_theta[k] = c.rate_psi[k] = c.elim[k] = c.rhs[k] = c.border[k] = c.base[k] = c.target[k] = V{};
     }
     ponding_old = load<V>(p.in.ponding0, 0, 0, lanes);
@@ -95,8 +98,10 @@ class ColumnForward {
 
   // per-lane values of the step in hand
   V dt, inv_dt, share, ponding_old, omega_c{}, omega{}, omega_old{}, omega_base{}, omega_step{}, d_omega{}, transpiration{}, feddes_h[4] = {};
-  Mask<V> newton, search, recording;
+  Mask<V> newton, search, recording, resting;
+  const R small_move;  // relative to the head
   Mask<V> to_old, to_predicted, to_shortened, to_wet;
+  int waited = 0;
   bool any_other = false, any_search = false, any_recording = false;
 
   // results of the last sweep
@@ -135,21 +140,26 @@ class ColumnForward {
   // Hands every lane's next move to the vector side. False when no lane has anything left to do.
   DGPDE_HD bool prepare_sweep() {
     bool busy = false;
-    newton = search = recording = to_old = to_predicted = to_shortened = to_wet = Mask<V>{};
+    release();
+    newton = search = recording = resting = to_old = to_predicted = to_shortened = to_wet = Mask<V>{};
     any_other = any_search = any_recording = false;
     for (int lane = 0; lane < W; ++lane) {
       const LaneControl& s = control[lane];
       put(dt, lane, static_cast<R>(s.dt));
       put(inv_dt, lane, static_cast<R>(1.0 / s.dt));
       put(share, lane, static_cast<R>(s.share));
-      put_mask(recording, lane, s.move == Move::from_old && !s.has_rate);
+      if (s.waiting) {
+        put_mask(resting, lane, true);
+        busy = true;
+        continue;
+      }
       any_recording |= s.move == Move::from_old && !s.has_rate;
+      put_mask(recording, lane, s.move == Move::from_old && !s.has_rate);
       put_mask(search, lane, s.restarted);
       any_search |= s.restarted;
       switch (s.move) {
         case Move::idle:
-          put_mask(to_old, lane, true);  // stays where it ended, so that its numbers stay finite
-          any_other = true;
+          put_mask(resting, lane, true);
           continue;
         case Move::newton:
           put_mask(newton, lane, true);
@@ -174,6 +184,24 @@ class ColumnForward {
       busy = true;
     }
     return busy;
+  }
+
+  // Lanes that have finished a step wait a little for the others, so that the pack evaluates its first guesses in one
+  // sweep: in the Newton sweeps that follow most cells move too little to be evaluated at all (soil_after_move). A lane
+  // that takes long is not waited for. Waiting changes when a lane is computed, never what.
+  DGPDE_HD void release() {
+    constexpr int kPatience = 2;  // sweeps
+    bool working = false, waiting = false;
+    for (int lane = 0; lane < W; ++lane) {
+      waiting |= control[lane].waiting;
+      working |= control[lane].move != Move::idle && !control[lane].waiting;
+    }
+    if (!waiting) {
+      waited = 0;
+    } else if (!working || waited++ >= kPatience) {
+      for (int lane = 0; lane < W; ++lane) control[lane].waiting = false;
+      waited = 0;
+    }
   }
 
   // A row while its two faces are being added: residual, its round-off scale, and the three coefficients.
@@ -214,9 +242,8 @@ class ColumnForward {
       x = c.rhs[k] - c.elim[k] * x;
       if constexpr (kBorder) x = x - c.border[k] * d_omega;
       const V psi = next_head(k, x);
-      SoilPoint<V> s;
-      soil_evaluate<V>(soil, c.soil_at(k), psi, s);
-      c.psi[k] = psi, c.theta[k] = s.theta, c.capacity[k] = s.capacity;
+      const SoilPoint<V> s = soil_after_move(k, psi);
+      c.psi[k] = psi;
 
       Row mine = own_row(k, psi, s);
       if (p.roots) {
@@ -313,12 +340,35 @@ class ColumnForward {
     }
   }
 
+  // theta and kr at the new iterate. Where a Newton update is so small that the second-order term of theta stays far
+  // below the tolerance, the values are carried on by their slopes instead of being evaluated: late iterations move
+  // few cells. The first sweep of a step is always evaluated, so nothing adds up from step to step.
+  DGPDE_HD SoilPoint<V> soil_after_move(int64_t k, V psi) {
+    const V before = c.psi[k], change = psi - before;
+    const V reach = vmin(vabs(before), vabs(before + c.kink[k]));
+    const auto small = mask_or(resting, mask_and(newton, vabs(change) <= small_move * reach));
+    SoilPoint<V> s{c.theta[k], c.kr[k], c.capacity[k], c.dkr[k]};
+    s.theta = s.theta + s.capacity * change;
+    s.kr = s.kr + s.dkr * change;
+    if (!all(small)) {
+      SoilPoint<V> full;
+      soil_evaluate<V>(soil, c.soil_at(k), psi, full);
+      s.theta = select(small, s.theta, full.theta);
+      s.kr = select(small, s.kr, full.kr);
+      s.capacity = select(small, s.capacity, full.capacity);
+      s.dkr = select(small, s.dkr, full.dkr);
+      c.capacity[k] = s.capacity, c.dkr[k] = s.dkr;
+    }
+    c.theta[k] = s.theta, c.kr[k] = s.kr;
+    return s;
+  }
+
   // ---- moves ---------------------------------------------------------------------------------------------------
 
   // The new iterate of cell k; x is the Newton update, meant only for the lanes that take one.
   DGPDE_HD V next_head(int64_t k, V x) {
     const V psi = c.psi[k], psi_old = c.psi_old[k];
-    V next = newton_head(k, psi, x);
+    V next = select(newton, newton_head(k, psi, x), psi);
     if (any_search) {
       const auto fresh = mask_and(newton, search);
       c.base[k] = select(fresh, psi, V(c.base[k]));
@@ -373,7 +423,7 @@ class ColumnForward {
     bool any_done = false;
     for (int lane = 0; lane < W; ++lane) {
       LaneControl& s = control[lane];
-      if (s.move == Move::idle) continue;
+      if (s.move == Move::idle || s.waiting) continue;
       const double norm = get(norm2, lane);
       const bool finite = norm < INFINITY;
       bool converged = finite && get(excess, lane) <= R(0);
@@ -455,6 +505,7 @@ class ColumnForward {
       const bool complete = s.advance(p, get(error, lane));
       if (complete) write_interval(lane);
       if (s.next_step(p, complete)) entered |= 1u << lane;
+      s.waiting = W > 1 && s.move != Move::idle;
       interval[lane] = s.interval < p.intervals ? s.interval : p.intervals - 1;
     }
     if (p.roots) omega_old = select(mask, omega_sum, omega_old);

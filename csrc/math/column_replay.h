@@ -82,7 +82,7 @@ class ColumnReplay {
   }
 
   DGPDE_HD void load_face_soil(const BoundaryFace<V>& face, int64_t cell, BoundarySoil<V>& s) {
-    V psi_b;
+    V psi_b{};
     s.used = boundary_head(face, psi_b);
     if (!s.used) return;
     SoilPoint<V> point;

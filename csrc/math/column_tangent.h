@@ -127,7 +127,7 @@ class ColumnTangent : ColumnReplay<V> {
     x[kInTransmissivity] = c.sum_k[k] / face.half;
     for (int i = 0; i < slots; ++i) x[kInValue0 + i] = series_tangent(values[i]);
     if (at_face.used) {
-      V psi_b;
+      V psi_b{};
       boundary_head(face, psi_b);
       x[kInKrB] = at_face.dkr * x[face.kind == Boundary::head ? kInValue0 : kInValue2] + along(at_face.dkr_p, k, psi_b);
     }

@@ -105,6 +105,17 @@ DGPDE_HD_NOINLINE void soil_wet_suction(const SoilModel& m, const D& d, V& h) {
   });
 }
 
+// Suction at which theta or kr has a kink besides psi = 0, or 0.
+template <class V, class D>
+DGPDE_HD V soil_kink_suction(const SoilModel& m, const D& d) {
+  if (m.kind == SoilKind::van_genuchten) return VanGenuchten::kink_suction<V>(d);
+  if (m.kind == SoilKind::brooks_corey) return BrooksCorey::wet_suction<V>(d);
+  if (m.kind == SoilKind::haverkamp) return Haverkamp::kink_suction<V>(d);
+  if (m.kind == SoilKind::fredlund_xing) return FredlundXing::kink_suction<V>(d);
+  if (m.kind == SoilKind::peters_durner_iden) return PetersDurnerIden::kink_suction<V>(d);
+  return V{};
+}
+
 template <bool kPartials, class V, class D>
 DGPDE_HD void soil_point(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
   with_relation(m.kind, [&](auto relation) {

@@ -77,6 +77,11 @@ struct VanGenuchten {
     return vmax(V(d[5]), vpow(V(d[8]), R(1) / n) / V(d[2]));
   }
 
+  template <class V, class D>
+  static DGPDE_HD V kink_suction(const D& d) {
+    return d[5];
+  }
+
   template <bool kPartials, class V, class D>
   static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
     using R = RealOf<V>;
