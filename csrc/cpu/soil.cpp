@@ -8,9 +8,10 @@
 
 #define DGPDE_JOIN2(a, b) a##b
 #define DGPDE_JOIN(a, b) DGPDE_JOIN2(a, b)
+#define DGPDE_ENGINE DGPDE_JOIN(engine_, DGPDE_ISA)
 
 namespace dgpde {
-namespace DGPDE_JOIN(engine_, DGPDE_ISA) {
+namespace DGPDE_ENGINE {
 
 // A pack of cells; lanes past the last cell repeat it and are never written.
 template <class V>
@@ -164,5 +165,5 @@ void soil_run(const SoilCall& call) {
     run<double>(call);
 }
 
-}  // namespace DGPDE_JOIN(engine_,DGPDE_ISA)
+}  // namespace DGPDE_ENGINE
 }  // namespace dgpde
