@@ -64,13 +64,12 @@ class ColumnForward {
   template <class History>
   DGPDE_HD void run(History& history) {
     history.begin(c, ponding_old);
-    bool up = true;
     while (prepare_sweep()) {
       if (p.roots)
-        up ? sweep<true, true>() : sweep<false, true>();
+        upward ? sweep<true, true>() : sweep<false, true>();
       else
-        up ? sweep<true, false>() : sweep<false, false>();
-      up = !up;
+        upward ? sweep<true, false>() : sweep<false, false>();
+      upward = !upward;
       decide(history);
     }
     for (int lane = 0; lane < W; ++lane)
@@ -101,11 +100,13 @@ class ColumnForward {
   Mask<V> newton, search, recording, resting;
   const R small_move;  // relative to the head
   Mask<V> to_old, to_predicted, to_shortened, to_wet;
-  int waited = 0;
+  bool upward = true;  // direction of the next sweep
+  int waited = 0;      // sweeps for which a lane has waited
   bool any_other = false, any_search = false, any_recording = false;
 
   // results of the last sweep
   BoundaryFlux<V> top_flux, bottom_flux;
+  V tolerance;  // of the residual; a first guess is taken only when it is exact to round-off
   V excess, norm2, omega_sum, uptake, source_sum{};
 
   // ---- forcing -------------------------------------------------------------------------------------------------
@@ -183,12 +184,14 @@ class ColumnForward {
       }
       busy = true;
     }
+    tolerance = select(mask_or(newton, to_shortened), broadcast<V>(p.tolerance), V{});
     return busy;
   }
 
   // Lanes that have finished a step wait a little for the others, so that the pack evaluates its first guesses in one
   // sweep: in the Newton sweeps that follow most cells move too little to be evaluated at all (soil_after_move). A lane
-  // that takes long is not waited for. Waiting changes when a lane is computed, never what.
+  // that takes long is not waited for. Every step begins with an upward sweep (a first guess needs no elimination to
+  // substitute), so waiting changes when a lane is computed, never what.
   DGPDE_HD void release() {
     constexpr int kPatience = 2;  // sweeps
     bool working = false, waiting = false;
@@ -196,12 +199,14 @@ class ColumnForward {
       waiting |= control[lane].waiting;
       working |= control[lane].move != Move::idle && !control[lane].waiting;
     }
-    if (!waiting) {
-      waited = 0;
-    } else if (!working || waited++ >= kPatience) {
-      for (int lane = 0; lane < W; ++lane) control[lane].waiting = false;
-      waited = 0;
+    if (!waiting) return;
+    if (working && !(upward && waited >= kPatience)) {
+      ++waited;
+      return;
     }
+    upward = true;
+    waited = 0;
+    for (int lane = 0; lane < W; ++lane) control[lane].waiting = false;
   }
 
   // A row while its two faces are being added: residual, its round-off scale, and the three coefficients.
@@ -244,6 +249,9 @@ class ColumnForward {
       const V psi = next_head(k, x);
       const SoilPoint<V> s = soil_after_move(k, psi);
       c.psi[k] = psi;
+      // An interval begins from theta(psi_old) as it is evaluated, so that a run may be taken up again at any output
+      // time and give the same bits.
+      if (any_recording) c.theta_old[k] = select(recording, s.theta, V(c.theta_old[k]));
 
       Row mine = own_row(k, psi, s);
       if (p.roots) {
@@ -322,7 +330,7 @@ class ColumnForward {
     const R dz = static_cast<R>(p.dz[k]);
     const Strided<V> d = c.soil_at(k);
     const R eps = std::numeric_limits<R>::epsilon();
-    const V limit = static_cast<R>(p.tolerance) * dz * (d[0] + d[1]) * inv_dt + R(200) * eps * row.terms;
+    const V limit = tolerance * dz * (d[0] + d[1]) * inv_dt + R(200) * eps * row.terms;
     excess = vmax(vabs(row.r) - limit, excess);
     norm2 = norm2 + row.r * row.r;
     if (any_recording) c.rate_theta[k] = select(recording, -row.r / dz, V(c.rate_theta[k]));
@@ -505,7 +513,7 @@ class ColumnForward {
       const bool complete = s.advance(p, get(error, lane));
       if (complete) write_interval(lane);
       if (s.next_step(p, complete)) entered |= 1u << lane;
-      s.waiting = W > 1 && s.move != Move::idle;
+      s.waiting = s.move != Move::idle;
       interval[lane] = s.interval < p.intervals ? s.interval : p.intervals - 1;
     }
     if (p.roots) omega_old = select(mask, omega_sum, omega_old);
