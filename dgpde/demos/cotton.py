@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import dgpde
 from dgpde.demos import crop
-from dgpde.demos.soils import PlotToSoil, SoilPrior, head_of_moisture
+from dgpde.demos.soils import AIR_ENTRY, PlotToSoil, SoilPrior, head_of_moisture
 from dgpde.demos.tables import DAY, Maricopa
 
 PLANTING = dt.date(2018, 4, 20)
@@ -95,7 +95,7 @@ class Cotton(nn.Module):
         split: Split,
         textures: tuple[str, ...] = ("Sandy Loam", "Sandy Clay Loam"),
         offset_spread: float = 0.7,
-        time_error: float = 2e-3,
+        time_error: float = 5e-3,
     ) -> None:
         super().__init__()
         self.data = data
@@ -125,7 +125,7 @@ class Cotton(nn.Module):
 
     def crop_factors(self) -> Tensor:
         """Factors on Kcb, soil evaporation, final root depth and root-profile shape, each 1 in the prior."""
-        spread = torch.tensor([0.10, 0.20, 0.20, 0.50], dtype=torch.float64)
+        spread = torch.tensor([0.15, 0.50, 0.30, 0.50], dtype=torch.float64)
         return torch.exp(spread * self.crop)
 
     def demand(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,7 +177,7 @@ class Cotton(nn.Module):
         psi0 = head_of_moisture(data.theta[0][self.reading_of_cell][:, plots], cells)
         flow = dgpde.Richards(
             dgpde.Grid.columns(n=len(plots), dz=self.dz),
-            dgpde.VanGenuchten(**cells),
+            dgpde.VanGenuchten(**cells, air_entry=AIR_ENTRY),
             boundaries={
                 "top": dgpde.Atmosphere(
                     precipitation=dgpde.Series(precipitation),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import dgpde
 from dgpde.demos import crop
-from dgpde.demos.soils import SoilPrior, head_of_moisture
+from dgpde.demos.soils import AIR_ENTRY, SoilPrior, head_of_moisture
 from dgpde.demos.tables import DAY, USCRN_DEPTHS, Uscrn
 
 # Texture is general knowledge of the regions, not data (see the README beside the file): it only centres the prior.
@@ -110,7 +110,7 @@ class Grassland(nn.Module):
             raise ValueError("theta has gaps on the first day, which the run starts from; choose another day")
         flow = dgpde.Richards(
             dgpde.Grid.columns(n=len(self.data.stations), dz=self.dz),
-            dgpde.VanGenuchten(**cells),
+            dgpde.VanGenuchten(**cells, air_entry=AIR_ENTRY),
             boundaries={
                 "top": dgpde.Atmosphere(
                     precipitation=dgpde.Series(self.rain / DAY),

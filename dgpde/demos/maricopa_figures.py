@@ -11,6 +11,7 @@ import torch
 import dgpde
 from dgpde import plot
 from dgpde.demos.cotton import Cotton, Prediction
+from dgpde.demos.soils import AIR_ENTRY
 from dgpde.demos.tables import DAY, MM
 
 LIMITS = (0.10, 0.30)
@@ -175,7 +176,7 @@ def retention(model: Cotton, after: Prediction) -> Any:
     figure, axes = plot.figure(2, 5, (14, 6.2), sharex=True, sharey="row")
 
     def curves(soil: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        relation = dgpde.VanGenuchten(**soil)
+        relation = dgpde.VanGenuchten(**soil, air_entry=AIR_ENTRY)
         return relation.theta(psi).T, (relation.conductivity(psi) * DAY / MM).T  # [m, k]; mm/d
 
     with torch.no_grad():
@@ -295,8 +296,7 @@ def field(model: Cotton, after: Prediction, history: list[dict[str, float]]) -> 
     where = model.data.position
     new = model.split.new_plots
     figure, axes = plot.figure(1, 3, (15, 4.4), width_ratios=[1, 1, 0.75])
-    soil = {name: value.unsqueeze(0) for name, value in after.soil.items()}
-    relation = dgpde.VanGenuchten(**{name: value[0] for name, value in soil.items()})
+    relation = dgpde.VanGenuchten(**after.soil, air_entry=AIR_ENTRY)
     heads = torch.tensor([-1.0, -150.0], dtype=torch.float64)
     wet, dry = (relation.theta(h.expand(5, len(after.plots))) for h in heads)
     maps = {

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from dgpde.demos.tables import DAY, read_csv
 
+# m. Without an air entry, kr of a soil with n < 2 is infinitely steep at saturation, which is neither physical nor
+# good for Newton: Vogel, van Genuchten and Cislerova (2001) advise 2 cm, Ippisch, Vogel and Bastian (2006) say why.
+AIR_ENTRY = 0.02
 NAMES = ("theta_r", "theta_s", "alpha", "n", "k_sat")
 
 
@@ -108,7 +111,7 @@ class SoilPrior:
 def head_of_moisture(
     theta: Tensor, soil: dict[str, Tensor], wettest: float = 0.995, driest: float = 0.01
 ) -> Tensor:
-    """Pressure head [m] at which a van Genuchten soil holds the water content theta; differentiable in both.
+    """Pressure head [m] at which a van Genuchten soil with `AIR_ENTRY` holds theta; differentiable in both.
 
     Effective saturation is limited to [`driest`, `wettest`], because a measured theta may lie outside of
     [theta_r, theta_s] of a soil that is still being learned; where the limit is active it sets the head, and
@@ -116,6 +119,7 @@ def head_of_moisture(
     """
     saturation = ((theta - soil["theta_r"]) / (soil["theta_s"] - soil["theta_r"])).clamp(driest, wettest)
     m = 1.0 - 1.0 / soil["n"]
+    saturation = saturation * (1.0 + (soil["alpha"] * AIR_ENTRY) ** soil["n"]) ** -m
     return -(((saturation ** (-1.0 / m)) - 1.0) ** (1.0 / soil["n"])) / soil["alpha"]
 
 

@@ -11,6 +11,7 @@ import torch
 import dgpde
 from dgpde import plot
 from dgpde.demos.grassland import LAYER_BOTTOMS, Grassland, Prediction
+from dgpde.demos.soils import AIR_ENTRY
 from dgpde.demos.tables import DAY, MM, USCRN_DEPTHS
 
 COLOURS = ("#e09f3e", "#c8553d", "#6a994e", "#2a6f97", "#6d597a")  # one a depth
@@ -72,8 +73,10 @@ def retention(model: Grassland, after: Prediction) -> Any:
     prior = model.prior.soil(torch.zeros(stations, 1, 5, dtype=torch.float64))
     tops = (0.0, *LAYER_BOTTOMS[:-1])
     for j, name in enumerate(model.data.stations):
-        learned = dgpde.VanGenuchten(**{key: value[:, j] for key, value in after.soil.items()})
-        median = dgpde.VanGenuchten(**{key: value[j] for key, value in prior.items()})
+        learned = dgpde.VanGenuchten(
+            **{key: value[:, j] for key, value in after.soil.items()}, air_entry=AIR_ENTRY
+        )
+        median = dgpde.VanGenuchten(**{key: value[j] for key, value in prior.items()}, air_entry=AIR_ENTRY)
         with torch.no_grad():
             for row, (relation, unit) in enumerate((("theta", 1.0), ("conductivity", DAY / MM))):
                 ax = axes[row, j]
