@@ -51,14 +51,15 @@ struct Cells {
   Strided<V> storage;                             // dz Ss / theta_s
   Strided<V> wet, kink;                           // suctions: where Newton restarts, where the relation has a kink [m]
   Strided<V> root, source;                        // density * dz [-], source * dz [m/s]
+  Strided<V> pore;                                // dz theta_s [m]
   Strided<V> soil;                                // kMaxDerived values a cell
-  static constexpr int kArrays = 20;
+  static constexpr int kArrays = 21;
 
   static DGPDE_HD int64_t size(int64_t nz) { return (kArrays + kMaxDerived) * nz; }
 
   DGPDE_HD void bind(V* data, int64_t stride, int64_t nz) {
     Strided<V>* arrays[kArrays] = {&psi,  &theta, &capacity, &kr,     &dkr,  &psi_old, &theta_old, &rate_theta, &rate_psi, &elim,
-                                   &rhs,  &border, &base,    &target, &face, &storage, &wet,       &kink,       &root,     &source};
+                                   &rhs,  &border, &base,    &target, &face, &storage, &wet,       &kink,       &root,     &source, &pore};
     for (int i = 0; i < kArrays; ++i) *arrays[i] = {data + i * nz * stride, stride};
     soil = {data + kArrays * nz * stride, stride};
   }

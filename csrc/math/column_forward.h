@@ -25,6 +25,7 @@ template <class V>
 class ColumnForward {
   using R = RealOf<V>;
   static constexpr int W = Lane<V>::width;
+  static constexpr int kCarefulFrom = 4;
 
  public:
   DGPDE_HD ColumnForward(const ColumnProblem& problem, const ColumnOutput& output, const Lanes& which, V* scratch,
@@ -44,6 +45,10 @@ class ColumnForward {
       soil_wet_suction<V>(soil, c.soil_at(k), wet);
       c.wet[k] = wet;
       c.kink[k] = soil_kink_suction<V>(soil, c.soil_at(k));
+      c.pore[k] = static_cast<R>(p.dz[k]) * (c.soil_at(k)[0] + c.soil_at(k)[1]);
+      // Whether a term is there at all; adding its zeros would not change a bit.
+      kinked |= any(V(c.kink[k]) != V{});
+      elastic |= any(V(c.storage[k]) != V{});
       c.psi[k] = psi, c.psi_old[k] = psi, c.theta[k] = s.theta, c.theta_old[k] = s.theta, c.capacity[k] = s.capacity;
       c.kr[k] = s.kr, c.dkr[k] = s.dkr;
       c.rate_theta[k] = c.rate_psi[k] = c.elim[k] = c.rhs[k] = c.border[k] = c.base[k] = c.target[k] = V{};
@@ -65,6 +70,7 @@ class ColumnForward {
   DGPDE_HD void run(History& history) {
     history.begin(c, ponding_old);
     while (prepare_sweep()) {
+      if (any_guess) take_guesses();
       if (p.roots)
         upward ? sweep<true, true>() : sweep<false, true>();
       else
@@ -97,16 +103,17 @@ class ColumnForward {
 
   // per-lane values of the step in hand
   V dt, inv_dt, share, ponding_old, omega_c{}, omega{}, omega_old{}, omega_base{}, omega_step{}, d_omega{}, transpiration{}, feddes_h[4] = {};
-  Mask<V> newton, search, recording, resting;
+  Mask<V> newton, search, recording;
   const R small_move;  // relative to the head
   Mask<V> to_old, to_predicted, to_shortened, to_wet;
+  bool kinked = false, elastic = false;
   bool upward = true;  // direction of the next sweep
   int waited = 0;      // sweeps for which a lane has waited
-  bool any_other = false, any_search = false, any_recording = false;
+  bool any_guess = false, any_search = false, any_recording = false, any_newton = false, any_careful = false;
 
   // results of the last sweep
   BoundaryFlux<V> top_flux, bottom_flux;
-  V tolerance;  // of the residual; a first guess is taken only when it is exact to round-off
+  V accuracy, round_off;  // weights of pore volume and of the terms of a row in the residual that is accepted
   V excess, norm2, omega_sum, uptake, source_sum{};
 
   // ---- forcing -------------------------------------------------------------------------------------------------
@@ -142,15 +149,15 @@ class ColumnForward {
   DGPDE_HD bool prepare_sweep() {
     bool busy = false;
     release();
-    newton = search = recording = resting = to_old = to_predicted = to_shortened = to_wet = Mask<V>{};
-    any_other = any_search = any_recording = false;
+    newton = search = recording = to_old = to_predicted = to_shortened = to_wet = Mask<V>{};
+    any_guess = any_search = any_recording = any_newton = any_careful = false;
+    accuracy = round_off = V{};
     for (int lane = 0; lane < W; ++lane) {
       const LaneControl& s = control[lane];
       put(dt, lane, static_cast<R>(s.dt));
       put(inv_dt, lane, static_cast<R>(1.0 / s.dt));
       put(share, lane, static_cast<R>(s.share));
       if (s.waiting) {
-        put_mask(resting, lane, true);
         busy = true;
         continue;
       }
@@ -160,31 +167,37 @@ class ColumnForward {
       any_search |= s.restarted;
       switch (s.move) {
         case Move::idle:
-          put_mask(resting, lane, true);
           continue;
         case Move::newton:
           put_mask(newton, lane, true);
+          any_newton = true;
           break;
         case Move::from_old:
           put_mask(to_old, lane, true);
-          any_other = true;
+          any_guess = true;
           break;
         case Move::predict:
           put_mask(to_predicted, lane, true);
-          any_other = true;
+          any_guess = true;
           break;
         case Move::shorten:
           put_mask(to_shortened, lane, true);
-          any_other = true;
+          any_guess = true;
           break;
         case Move::from_wet:
           put_mask(to_wet, lane, true);
-          any_other = true;
+          any_guess = true;
           break;
       }
+      // A first guess is taken as it is only when it is exact to round-off. Round-off is weighed in the first guess and
+      // once Newton has had time to converge without it.
+      const bool iterated = s.move == Move::newton || s.move == Move::shorten;
+      const bool careful = !iterated || s.iteration >= kCarefulFrom;
+      if (iterated) put(accuracy, lane, static_cast<R>(p.tolerance / s.dt));
+      if (careful) put(round_off, lane, R(200) * std::numeric_limits<R>::epsilon());
+      any_careful |= careful;
       busy = true;
     }
-    tolerance = select(mask_or(newton, to_shortened), broadcast<V>(p.tolerance), V{});
     return busy;
   }
 
@@ -244,15 +257,13 @@ class ColumnForward {
     V x{}, psi_before{}, kr_before{}, dkr_before{};
     for (int64_t i = 0; i < p.nz; ++i) {
       const int64_t k = first + i * step;
-      x = c.rhs[k] - c.elim[k] * x;
-      if constexpr (kBorder) x = x - c.border[k] * d_omega;
-      const V psi = next_head(k, x);
-      const SoilPoint<V> s = soil_after_move(k, psi);
-      c.psi[k] = psi;
-      // An interval begins from theta(psi_old) as it is evaluated, so that a run may be taken up again at any output
-      // time and give the same bits.
-      if (any_recording) c.theta_old[k] = select(recording, s.theta, V(c.theta_old[k]));
-
+      V psi = c.psi[k];
+      SoilPoint<V> s{c.theta[k], c.kr[k], c.capacity[k], c.dkr[k]};
+      if (any_newton) {
+        x = c.rhs[k] - c.elim[k] * x;
+        if constexpr (kBorder) x = x - c.border[k] * d_omega;
+        psi = move(k, psi, x, s);
+      }
       Row mine = own_row(k, psi, s);
       if (p.roots) {
         const Stress<V> stress = feddes<false, V>(feddes_h, psi);
@@ -279,7 +290,6 @@ class ColumnForward {
         const V q = -tk * fall;
         const V q_a = tk - tf * m.k_a * (kUp ? dkr_before : s.dkr);
         const V q_b = -tk - tf * m.k_b * (kUp ? s.dkr : dkr_before);
-        const V terms = tk * (vabs(psi) + vabs(psi_before) + d);
         V next;
         if constexpr (kUp) {
           row.r = row.r + q, row.diag = row.diag + q_a, next = q_b;
@@ -288,8 +298,11 @@ class ColumnForward {
           row.r = row.r - q, row.diag = row.diag - q_b, next = -q_a;
           mine.r = mine.r + q, mine.diag = mine.diag + q_a, mine.before = q_b;
         }
-        row.terms = row.terms + terms;
-        mine.terms = mine.terms + terms;
+        if (any_careful) {
+          const V terms = tk * (vabs(psi) + vabs(psi_before) + d);
+          row.terms = row.terms + terms;
+          mine.terms = mine.terms + terms;
+        }
         eliminate<kBorder>(k - step, row, next, before, border);
       }
       row = mine, psi_before = psi, kr_before = s.kr, dkr_before = s.dkr;
@@ -307,13 +320,18 @@ class ColumnForward {
   }
 
   DGPDE_HD Row own_row(int64_t k, V psi, const SoilPoint<V>& s) {
-    const R dz = static_cast<R>(p.dz[k]);
-    const V rate = dz * inv_dt, elastic = c.storage[k] * inv_dt;
-    const V dpsi = psi - c.psi_old[k], theta_old = c.theta_old[k];
+    const V rate = static_cast<R>(p.dz[k]) * inv_dt;
+    const V theta_old = c.theta_old[k];
     Row row{};
-    row.r = rate * (s.theta - theta_old) + elastic * s.theta * dpsi;
-    row.diag = rate * s.capacity + elastic * (s.capacity * dpsi + s.theta);
-    row.terms = rate * (s.theta + theta_old) + elastic * s.theta * (vabs(psi) + vabs(c.psi_old[k]));
+    row.r = rate * (s.theta - theta_old);
+    row.diag = rate * s.capacity;
+    if (any_careful) row.terms = rate * (s.theta + theta_old);
+    if (elastic) {
+      const V psi_old = c.psi_old[k], dpsi = psi - psi_old, factor = c.storage[k] * inv_dt;
+      row.r = row.r + factor * s.theta * dpsi;
+      row.diag = row.diag + factor * (s.capacity * dpsi + s.theta);
+      if (any_careful) row.terms = row.terms + factor * s.theta * (vabs(psi) + vabs(psi_old));
+    }
     return row;
   }
 
@@ -327,13 +345,9 @@ class ColumnForward {
   // Row k is complete: judge its residual, then eliminate it towards the next cell.
   template <bool kBorder>
   DGPDE_HD void eliminate(int64_t k, const Row& row, V next, Eliminated& before, Border& border) {
-    const R dz = static_cast<R>(p.dz[k]);
-    const Strided<V> d = c.soil_at(k);
-    const R eps = std::numeric_limits<R>::epsilon();
-    const V limit = tolerance * dz * (d[0] + d[1]) * inv_dt + R(200) * eps * row.terms;
-    excess = vmax(vabs(row.r) - limit, excess);
+    excess = vmax(vabs(row.r) - (accuracy * c.pore[k] + round_off * row.terms), excess);
     norm2 = norm2 + row.r * row.r;
-    if (any_recording) c.rate_theta[k] = select(recording, -row.r / dz, V(c.rate_theta[k]));
+    if (any_recording) c.rate_theta[k] = select(recording, -row.r / static_cast<R>(p.dz[k]), V(c.rate_theta[k]));
     const V inv = R(1) / (row.diag - row.before * before.elim);
     before.elim = next * inv;
     before.rhs = (-row.r - row.before * before.rhs) * inv;
@@ -348,14 +362,44 @@ class ColumnForward {
     }
   }
 
-  // theta and kr at the new iterate. Where a Newton update is so small that the second-order term of theta stays far
-  // below the tolerance, the values are carried on by their slopes instead of being evaluated: late iterations move
-  // few cells. The first sweep of a step is always evaluated, so nothing adds up from step to step.
-  DGPDE_HD SoilPoint<V> soil_after_move(int64_t k, V psi) {
-    const V before = c.psi[k], change = psi - before;
-    const V reach = vmin(vabs(before), vabs(before + c.kink[k]));
-    const auto small = mask_or(resting, mask_and(newton, vabs(change) <= small_move * reach));
-    SoilPoint<V> s{c.theta[k], c.kr[k], c.capacity[k], c.dkr[k]};
+  // ---- moves ---------------------------------------------------------------------------------------------------
+
+  // Lanes that do not iterate take their new head from what is known, and the soil is evaluated there.
+  DGPDE_HD void take_guesses() {
+    const auto guess = mask_or(mask_or(to_old, to_predicted), mask_or(to_wet, to_shortened));
+    for (int64_t k = 0; k < p.nz; ++k) {
+      const V psi_old = c.psi_old[k];
+      V psi = select(to_predicted, predicted_head(k, psi_old), psi_old);
+      psi = select(to_wet, vmax(psi_old, -V(c.wet[k])), psi);
+      if (any_search) psi = select(to_shortened, c.base[k] + share * (c.target[k] - c.base[k]), psi);
+      SoilPoint<V> s;
+      soil_evaluate<V>(soil, c.soil_at(k), psi, s);
+      c.psi[k] = select(guess, psi, V(c.psi[k]));
+      c.theta[k] = select(guess, s.theta, V(c.theta[k]));
+      c.kr[k] = select(guess, s.kr, V(c.kr[k]));
+      c.capacity[k] = select(guess, s.capacity, V(c.capacity[k]));
+      c.dkr[k] = select(guess, s.dkr, V(c.dkr[k]));
+      // An interval begins from theta(psi_old) as it is evaluated, so that a run may be taken up again at any output
+      // time and give the same bits.
+      if (any_recording) c.theta_old[k] = select(recording, s.theta, V(c.theta_old[k]));
+    }
+  }
+
+  // Newton lanes go to their new head, and the soil with them. Where the update is so small that the second-order term
+  // of theta stays far below the tolerance, theta and kr are carried on by their slopes instead of being evaluated: late
+  // iterations move few cells. First guesses are always evaluated, so nothing adds up from step to step.
+  DGPDE_HD V move(int64_t k, V before, V x, SoilPoint<V>& s) {
+    const V psi = select(newton, newton_head(k, before, x), before);
+    if (any_search) {
+      const auto fresh = mask_and(newton, search);
+      c.base[k] = select(fresh, before, V(c.base[k]));
+      c.target[k] = select(fresh, psi, V(c.target[k]));
+    }
+    const V change = psi - before;
+    V reach = vabs(before);
+    if (kinked) reach = vmin(reach, vabs(before + c.kink[k]));
+    // a lane that does not iterate has a change of 0
+    const auto small = vabs(change) <= small_move * reach;
     s.theta = s.theta + s.capacity * change;
     s.kr = s.kr + s.dkr * change;
     if (!all(small)) {
@@ -367,28 +411,8 @@ class ColumnForward {
       s.dkr = select(small, s.dkr, full.dkr);
       c.capacity[k] = s.capacity, c.dkr[k] = s.dkr;
     }
-    c.theta[k] = s.theta, c.kr[k] = s.kr;
-    return s;
-  }
-
-  // ---- moves ---------------------------------------------------------------------------------------------------
-
-  // The new iterate of cell k; x is the Newton update, meant only for the lanes that take one.
-  DGPDE_HD V next_head(int64_t k, V x) {
-    const V psi = c.psi[k], psi_old = c.psi_old[k];
-    V next = select(newton, newton_head(k, psi, x), psi);
-    if (any_search) {
-      const auto fresh = mask_and(newton, search);
-      c.base[k] = select(fresh, psi, V(c.base[k]));
-      c.target[k] = select(fresh, next, V(c.target[k]));
-    }
-    if (any_other) {
-      next = select(to_old, psi_old, next);
-      next = select(to_predicted, predicted_head(k, psi_old), next);
-      next = select(to_wet, vmax(psi_old, -V(c.wet[k])), next);
-      if (any_search) next = select(to_shortened, c.base[k] + share * (c.target[k] - c.base[k]), next);
-    }
-    return next;
+    c.psi[k] = psi, c.theta[k] = s.theta, c.kr[k] = s.kr;
+    return psi;
   }
 
   // The update is applied in theta where the cell is dry (h > wet suction) and in psi elsewhere. With the local power
@@ -486,7 +510,7 @@ class ColumnForward {
       stored = stored + gain;
       moved = moved + vabs(gain);
       c.rate_psi[k] = select(mask, dpsi * inv_dt, V(c.rate_psi[k]));
-      c.rate_theta[k] = select(mask, dtheta * inv_dt, V(c.rate_theta[k]));
+      if (p.time_error > 0.0) c.rate_theta[k] = select(mask, dtheta * inv_dt, V(c.rate_theta[k]));
       c.psi_old[k] = select(mask, psi, V(c.psi_old[k]));
       c.theta_old[k] = select(mask, theta, V(c.theta_old[k]));
     }
