@@ -97,7 +97,14 @@ class Solution:
                 raise ValueError(
                     "theta is not stored in this solution, and it holds no soil to compute it from psi"
                 )
-            self._theta = self._soil.theta(self.psi)
+            # A failed column has no theta after its failure; its nan must not reach, as 0 * nan, the gradient of
+            # parameters that it shares with the others.
+            lost = self.psi.isnan()
+            if bool(lost.any()):
+                theta = self._soil.theta(torch.where(lost, torch.zeros_like(self.psi), self.psi))
+                self._theta = torch.where(lost, torch.full_like(theta, torch.nan), theta)
+            else:
+                self._theta = self._soil.theta(self.psi)
         return self._theta
 
     @property

@@ -88,11 +88,8 @@ def run_adjoint(
             first = 0 if name == "psi" else segment.first
             io.set_cotangent(name, value[first:].data_ptr(), *output_strides(name, value))
         for name, value in state.items():
-            if name == "sum_soil":
-                strides = (nz * n, n, 1)
-            else:
-                strides = (0, 0, 1) if name == "carry_ponding" else (0, n, 1)
-            io.set_state(name, value.data_ptr(), *strides)
+            soil, cell = (nz * n if name == "sum_soil" else 0), (0 if name == "carry_ponding" else n)
+            io.set_state(name, value.data_ptr(), soil, cell, 1)
         cut = segment_inputs(gradients, segment, problem)
         for name, group, slot in input_slots(problem):
             if name not in gradients:
@@ -109,7 +106,8 @@ def run_adjoint(
             f"the transposed linear solve of {len(columns)} column(s) did not meet linear_tolerance = "
             f"{problem.options.linear_tolerance:g} (columns {columns[:8]}{'...' if len(columns) > 8 else ''}): "
             "their Jacobian is singular or nearly so, as in a saturated column without specific storage and "
-            "without a head boundary; give a specific_storage, or loosen linear_tolerance"
+            "without a head boundary; give a specific_storage, or loosen linear_tolerance",
+            columns=failed.nonzero().flatten().cpu(),
         )
     if "soil.table" in wanted:
         gradients["soil.table"] = gradients["soil.table"].sum(0)

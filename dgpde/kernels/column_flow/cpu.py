@@ -26,11 +26,13 @@ class CpuBackend:
 
     @property
     def module(self) -> Any:
+        """`dgpde._C`."""
         return native_module()
 
     def forward(
         self, problem: ColumnProblem, inputs: dict[str, Tensor], out: Outputs, segment: Segment, record: bool
     ) -> Any:
+        """Run one segment into ``out``; returns the history of accepted states when ``record``."""
         native = native_problem(self.module, problem, inputs)
         part = segment_outputs(self.module, out, segment)
         history = self.module.ColumnHistory() if record else None
@@ -41,11 +43,9 @@ class CpuBackend:
         return history
 
     def adjoint(self, native: NativeProblem, cotangents: Any, history: Any) -> None:
-        self.module.column_adjoint(
-            native.native, cotangents, history, native.single, torch.get_num_threads()
-        )
+        """Walk one segment backwards."""
+        self.module.column_adjoint(native.native, cotangents, history, native.single, torch.get_num_threads())
 
     def tangent(self, native: NativeProblem, tangents: Any, history: Any) -> None:
-        self.module.column_tangent(
-            native.native, tangents, history, native.single, torch.get_num_threads()
-        )
+        """Walk one segment forwards along its accepted steps."""
+        self.module.column_tangent(native.native, tangents, history, native.single, torch.get_num_threads())

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from dgpde.checkpoint import Checkpoint, StateStore
 from dgpde.kernels.column_flow.adjoint import OUTPUTS, Replay, run_adjoint, run_tangent
@@ -42,7 +41,9 @@ def choose_backend(sample: Tensor, name: str | None) -> Backend | None:
         return None
     device = sample.device.type
     if name is not None and name != device:
-        raise ValueError(f"backend {name!r} needs tensors on {name}, these are on {device}; move them with .to()")
+        raise ValueError(
+            f"backend {name!r} needs tensors on {name}, these are on {device}; move them with .to()"
+        )
     if name is None:
         _log_choice(device)
     if device == "cpu":
@@ -57,7 +58,9 @@ def _log_choice(name: str) -> None:
     log.info("column flow runs on the %s backend", name)
 
 
-def column_flow(problem: ColumnProblem, inputs: dict[str, Tensor], backend: str | None = None) -> ColumnResult:
+def column_flow(
+    problem: ColumnProblem, inputs: dict[str, Tensor], backend: str | None = None
+) -> ColumnResult:
     """Run the columns; differentiable in every input, in reverse and in forward mode.
 
     The accepted steps are constants of the differentiation: the gradient is that of the discrete solution on the
@@ -81,8 +84,8 @@ def column_flow(problem: ColumnProblem, inputs: dict[str, Tensor], backend: str 
     if not trajectory.record:
         trajectory.run([tensor.detach() for tensor in tensors])
     else:
-        outputs = ColumnFlow.apply(trajectory, *tensors)
-        return ColumnResult(*outputs, report=trajectory.out.result.report)
+        outputs = dict(zip(OUTPUTS, ColumnFlow.apply(trajectory, *tensors), strict=True))
+        return ColumnResult(**outputs, report=trajectory.out.result.report)
     return trajectory.out.result
 
 
@@ -125,7 +128,9 @@ class Trajectory:
             inputs["dt0"] = self.dt0
         return inputs
 
-    def _segment(self, inputs: dict[str, Tensor], cut: Segment, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _segment(
+        self, inputs: dict[str, Tensor], cut: Segment, state: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         part = segment_inputs(inputs, cut, self.problem)
         return part | {
             "psi0": state["psi"],
@@ -218,10 +223,12 @@ class ColumnFlow(torch.autograd.Function):
 
     @staticmethod
     def forward(trajectory: Trajectory, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Run, and keep in the trajectory what its checkpoint policy says."""
         return trajectory.run(list(tensors))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep the inputs; autograd raises when one of them is changed in place before backward."""
         trajectory, *tensors = inputs
         ctx.trajectory = trajectory
         ctx.save_for_backward(*tensors)
@@ -229,38 +236,83 @@ class ColumnFlow(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of the inputs that ask for one."""
         trajectory: Trajectory = ctx.trajectory
-        inputs = trajectory._inputs(list(ctx.saved_tensors))
-        wanted = {
-            name for name, needed in zip(trajectory.names, ctx.needs_input_grad[1:], strict=True) if needed
-        }
+        tensors = ctx.saved_tensors
+        wanted = [i for i in range(len(tensors)) if ctx.needs_input_grad[1 + i]]
+        found = dict(
+            zip(wanted, ColumnAdjoint.apply(trajectory, tuple(wanted), *tensors, *cotangents), strict=True)
+        )
+        # the trajectory itself has no gradient
+        return (None, *(found.get(i) for i in range(len(tensors))))
+
+    @staticmethod
+    def jvp(ctx: Any, _trajectory: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        """Tangents of the outputs, all of them."""
+        return ColumnTangent.apply(ctx.trajectory, *ctx.saved_tensors, *tangents)
+
+
+class FirstOrderOnly(torch.autograd.Function):
+    """A derivative of a run. It is a node itself, so that asking for its own derivative raises.
+
+    (Were it no node, autograd would find no way from a second derivative to the inputs and call it unused.)
+    """
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Nothing is kept: there is no backward."""
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        """Raise: there are no second derivatives."""
+        raise RuntimeError(
+            "column flow has no second derivatives: the gradient of a run cannot be differentiated again; for "
+            "Gauss-Newton products J^T J v take J v in forward mode (torch.autograd.forward_ad), then backward"
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        """Raise: there are no second derivatives."""
+        return FirstOrderOnly.backward(ctx)  # type: ignore[return-value]
+
+
+class ColumnAdjoint(FirstOrderOnly):
+    """(trajectory, numbers of the wanted inputs, *inputs, *cotangents of the outputs) -> their gradients."""
+
+    @staticmethod
+    def forward(
+        trajectory: Trajectory, wanted: tuple[int, ...], *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Walk the trajectory backwards."""
+        count = len(trajectory.names)
+        inputs = trajectory._inputs([tensor for tensor in tensors[:count] if tensor is not None])
+        names = [trajectory.names[i] for i in wanted]
         gradients = run_adjoint(
             trajectory.backend,
             trajectory.problem,
             inputs,
-            dict(zip(OUTPUTS, cotangents, strict=True)),
-            wanted,
+            dict(zip(OUTPUTS, tensors[count:], strict=True)),
+            set(names),
             trajectory.replays(inputs, backwards=True),
         )
-        # the trajectory itself has no gradient
-        return (None, *(gradients.get(name) for name in trajectory.names))
+        return tuple(gradients[name] for name in names)
+
+
+class ColumnTangent(FirstOrderOnly):
+    """(trajectory, *inputs, *tangents of the inputs) -> tangents of the outputs."""
 
     @staticmethod
-    def jvp(ctx: Any, _trajectory: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
-        trajectory: Trajectory = ctx.trajectory
-        inputs = trajectory._inputs(list(ctx.saved_tensors))
-        moving = {
-            name: tangent
-            for name, tangent in zip(trajectory.names, tangents, strict=True)
-            if tangent is not None
-        }
+    def forward(trajectory: Trajectory, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        """Walk the trajectory forwards, along its accepted steps."""
+        count = len(trajectory.names)
+        inputs = trajectory._inputs([tensor for tensor in tensors[:count] if tensor is not None])
+        moving = zip(trajectory.names, tensors[count:], strict=True)
         outputs = run_tangent(
             trajectory.backend,
             trajectory.problem,
             inputs,
-            moving,
+            {name: tangent.detach() for name, tangent in moving if tangent is not None},
             trajectory.replays(inputs, backwards=False),
         )
         return tuple(outputs[name] for name in OUTPUTS)
