@@ -350,45 +350,45 @@ def residual(psi: Tensor, data: StepData) -> Tensor:
 def linearise(psi: Tensor, data: StepData) -> tuple[Terms, Tensor]:
     """Terms at psi and the true Jacobian dF/dpsi [n, nz, nz] 1/s, by automatic differentiation.
 
-    Without root compensation F_k depends on psi_{k-1..k+1}: three coloured vector-Jacobian products recover
-    the three diagonals. Compensation adds one dense term of rank one, dF/domega (domega/dpsi)^T.
+    Without root compensation F_k depends on psi_{k-1..k+1}: vector-Jacobian products with every third row
+    recover the three diagonals. The three of them are made at once, on three copies of the columns.
+    Compensation adds one dense term of rank one, dF/domega (domega/dpsi)^T.
     """
-    data = data.primal()
     nz, n = psi.shape
+    copies = data.primal().select(torch.arange(n).repeat(3))
+    rows = torch.arange(nz)
     with torch.enable_grad():
-        x = primal(psi).requires_grad_()
-        omega = root_omega(x, data) if data.problem.roots else None
+        x = primal(psi).repeat(1, 3).requires_grad_()
+        omega = root_omega(x, copies) if data.problem.roots else None
         held = None if omega is None else omega.detach().requires_grad_()
-        result = terms(x, data, held)
+        result = terms(x, copies, held)
+        chosen = (rows[:, None] % 3 == torch.arange(3)).to(psi.dtype).repeat_interleave(n, dim=1)
+        (pulled,) = torch.autograd.grad(result.residual, x, chosen, retain_graph=omega is not None)
+        pulled = pulled.reshape(nz, 3, n)
         jacobian = torch.zeros(n, nz, nz, dtype=psi.dtype)
-        rows = torch.arange(nz)
-        for colour in range(min(3, nz)):
-            chosen = (rows % 3 == colour).to(psi.dtype)[:, None].expand(nz, n)
-            (pulled,) = torch.autograd.grad(result.residual, x, chosen, retain_graph=True)
-            for offset in (-1, 0, 1):  # column k + offset of row k
-                k = rows[(rows % 3 == colour) & (rows + offset >= 0) & (rows + offset < nz)]
-                jacobian[:, k, k + offset] = pulled[k + offset].T
+        for offset in (-1, 0, 1):  # dF_k / dpsi_{k + offset}
+            k = rows[max(0, -offset) : nz - max(0, offset)]
+            jacobian[:, k, k + offset] = pulled[k + offset, k % 3].T
         if omega is not None and held is not None:
             (slope,) = torch.autograd.grad(omega.sum(), x)
             # dF/domega, all rows at once: the derivative of its vector-Jacobian product u -> u dF/domega.
             dummy = torch.zeros_like(x, requires_grad=True)
             (product,) = torch.autograd.grad(result.residual, held, dummy, create_graph=True)
             (by_omega,) = torch.autograd.grad(product.sum(), dummy)
-            jacobian += by_omega.T[:, :, None] * slope.T[:, None, :]
-    return _detached(result), jacobian
+            jacobian += by_omega[:, :n].T[:, :, None] * slope[:, :n].T[:, None, :]
 
+    def one(value: Tensor) -> Tensor:
+        return value.detach()[..., :n]
 
-def _detached(result: Terms) -> Terms:
-    def end(side: Boundary) -> Boundary:
-        return Boundary(*(part.detach() for part in side))
-
-    return Terms(
-        result.residual.detach(),
-        result.magnitude.detach(),
-        result.theta.detach(),
-        result.storage.detach(),
-        end(result.top),
-        end(result.bottom),
-        result.uptake.detach(),
-        result.source.detach(),
+    top, bottom = (Boundary(*(one(part) for part in side)) for side in (result.top, result.bottom))
+    found = Terms(
+        residual=one(result.residual),
+        magnitude=one(result.magnitude),
+        theta=one(result.theta),
+        storage=one(result.storage),
+        top=top,
+        bottom=bottom,
+        uptake=one(result.uptake),
+        source=one(result.source),
     )
+    return found, jacobian
