@@ -19,7 +19,7 @@ class ColumnAdjoint : ColumnReplay<V> {
   using typename Base::Face;
   using typename Base::R;
   using Base::W;
-  using Base::p, Base::lanes, Base::soil, Base::n_soil, Base::c, Base::top, Base::bottom, Base::top_soil,
+  using Base::p, Base::lanes, Base::soil, Base::n_soil, Base::used, Base::c, Base::top, Base::bottom, Base::top_soil,
       Base::bottom_soil, Base::interval, Base::dt, Base::inv_dt, Base::weight, Base::active, Base::ponding_old,
       Base::omega, Base::omega_c, Base::root_rate, Base::omega_slope, Base::limited, Base::transpiration,
       Base::feddes_h, Base::top_flux, Base::bottom_flux, Base::top_d, Base::bottom_d;
@@ -30,7 +30,9 @@ class ColumnAdjoint : ColumnReplay<V> {
                          int64_t chunk, V* scratch, int64_t stride)
       : Base(problem, which, scratch, stride),
         in(cotangents),
-        table_grad(static_cast<R*>(in.grad.soil[0].data) + (this->tabulated() ? chunk * in.grad.soil[0].t : 0)) {}
+        table_grad(static_cast<R*>(in.grad.soil[0].data) + (this->tabulated() ? chunk * in.grad.soil[0].t : 0)) {
+    this->use_soil(in.grad.soil);
+  }
 
   template <class History>
   DGPDE_HD void run(History& history) {
@@ -74,7 +76,7 @@ class ColumnAdjoint : ColumnReplay<V> {
         c.sum_face[k] = load<V>(as_view(in.sum_face), 0, k, lanes);
         c.sum_storage[k] = load<V>(as_view(in.sum_storage), 0, k, lanes);
         c.sum_k[k] = load<V>(as_view(in.sum_k), 0, k, lanes);
-        for (int i = 0; i < n_soil; ++i) sum[i] = load<V>(as_view(in.sum_soil), i, k, lanes);
+        for (int i = 0; i < n_soil; ++i) sum[i] = load<V>(as_view(in.sum_soil), used[i], k, lanes);
       }
     }
     carry_ponding = load<V>(as_view(in.carry_ponding), 0, 0, lanes);
@@ -119,9 +121,8 @@ class ColumnAdjoint : ColumnReplay<V> {
     V elim{}, rhs{}, border{}, carry{}, border_rhs{}, pivot = broadcast<V>(1);
     V before{};    // coupling of row k to k-1
     V from_below{};  // diagonal part of the face below
-    this->evaluate(0);
+    for (int64_t k = 0; k <= last; ++k) this->evaluate(k);
     for (int64_t k = 0; k <= last; ++k) {
-      if (k < last) this->evaluate(k + 1);
       V diag = this->own_diagonal(k) + from_below;
       V load = c.load[k] + c.capacity[k] * c.carry_theta[k];
       V next{}, before_next{};
@@ -326,7 +327,7 @@ class ColumnAdjoint : ColumnReplay<V> {
         put_cell(in.sum_face, 0, k, own, c.sum_face[k]);
         put_cell(in.sum_storage, 0, k, own, c.sum_storage[k]);
         put_cell(in.sum_k, 0, k, own, c.sum_k[k]);
-        for (int i = 0; i < n_soil; ++i) put_cell(in.sum_soil, i, k, own, c.sum_at(k)[i]);
+        for (int i = 0; i < n_soil; ++i) put_cell(in.sum_soil, used[i], k, own, c.sum_at(k)[i]);
       }
       return;
     }
@@ -346,10 +347,11 @@ class ColumnAdjoint : ColumnReplay<V> {
       SoilPoint<V> full;
       V dfull[kSoilSlots], dkr_full[kSoilSlots];
       soil_partials<V>(soil, d, V{}, full, dfull, dkr_full);
+      for (int i = 0; i < n_soil; ++i) dfull[i] = dfull[used[i]];
       const V to_theta_s = -c.sum_storage[k] * s / theta_s;
       add_soil(k, V{}, dfull, dkr_full, to_theta_s, V{});
       if (!this->tabulated())
-        for (int i = 0; i < n_soil; ++i) put_cell(in.grad.soil[i], 0, k, own, sum[i]);
+        for (int i = 0; i < n_soil; ++i) put_cell(in.grad.soil[used[i]], 0, k, own, sum[i]);
       // face = 2/(dz_a/K_a + dz_b/K_b)
       const V k_sat = load<V>(p.in.k_sat, 0, k, lanes);
       V total = c.sum_k[k] + from_face;

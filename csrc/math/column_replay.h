@@ -54,7 +54,8 @@ class ColumnReplay {
   const ColumnProblem& p;
   const Lanes lanes;
   const SoilModel soil;
-  const int n_soil;  // raw parameters of the relation
+  int n_soil = 0;           // raw parameters that take part: those with a gradient or a tangent
+  int used[kSoilSlots];  // their numbers
   ReplayCells<V> c;
   BoundaryFace<V> top, bottom;
   BoundarySoil<V> top_soil, bottom_soil;
@@ -73,12 +74,18 @@ class ColumnReplay {
   DGPDE_HD ColumnReplay(const ColumnProblem& problem, const Lanes& which, V* scratch, int64_t stride)
       : p(problem),
         lanes(which),
-        soil(soil_model(problem)),
-        n_soil(soil_raw_count(soil.kind)) {
+        soil(soil_model(problem)) {
     c.bind(scratch, stride, p.nz);
     setup_cells<V>(p, soil, lanes, c, top, bottom);
     if (p.roots) omega_c = load<V>(p.in.omega_c, 0, 0, lanes);
     for (int64_t k = 0; k < p.nz; ++k) c.stress[k] = c.stress_psi[k] = V{};
+  }
+
+  // Names the soil parameters that take part; a table takes part with all numbers of two rows or not at all.
+  template <class ViewType>
+  DGPDE_HD void use_soil(const ViewType* views) {
+    for (int i = 0; i < soil_raw_count(soil.kind); ++i)
+      if (views[tabulated() ? 0 : i].data) used[n_soil++] = i;
   }
 
   DGPDE_HD void load_face_soil(const BoundaryFace<V>& face, int64_t cell, BoundarySoil<V>& s) {
@@ -86,9 +93,10 @@ class ColumnReplay {
     s.used = boundary_head(face, psi_b);
     if (!s.used) return;
     SoilPoint<V> point;
-    V dtheta[kSoilSlots];
-    soil_partials<V>(soil, c.soil_at(cell), psi_b, point, dtheta, s.dkr_p);
+    V dtheta[kSoilSlots], dkr[kSoilSlots];
+    soil_partials<V>(soil, c.soil_at(cell), psi_b, point, dtheta, dkr);
     s.dkr = point.dkr;
+    for (int i = 0; i < n_soil; ++i) s.dkr_p[i] = dkr[used[i]];
   }
 
   // Takes up the forcing of each lane's interval, if any has changed.
@@ -151,11 +159,15 @@ class ColumnReplay {
   // Soil at cell k with its derivatives in the parameters, kept for the sweep that follows.
   DGPDE_HD void evaluate(int64_t k) {
     SoilPoint<V> s;
-    V dtheta[kSoilSlots], dkr[kSoilSlots];
-    soil_partials<V>(soil, c.soil_at(k), V(c.psi[k]), s, dtheta, dkr);
+    if (n_soil == 0) {
+      soil_evaluate<V>(soil, c.soil_at(k), V(c.psi[k]), s);
+    } else {
+      V dtheta[kSoilSlots], dkr[kSoilSlots];
+      soil_partials<V>(soil, c.soil_at(k), V(c.psi[k]), s, dtheta, dkr);
+      const Strided<V> t = c.dtheta_at(k), r = c.dkr_at(k);
+      for (int i = 0; i < n_soil; ++i) t[i] = dtheta[used[i]], r[i] = dkr[used[i]];
+    }
     c.theta[k] = s.theta, c.capacity[k] = s.capacity, c.kr[k] = s.kr, c.dkr[k] = s.dkr;
-    const Strided<V> t = c.dtheta_at(k), r = c.dkr_at(k);
-    for (int i = 0; i < n_soil; ++i) t[i] = dtheta[i], r[i] = dkr[i];
   }
 
   // Diagonal of row k without its faces: storage and uptake.

@@ -16,7 +16,7 @@ class ColumnTangent : ColumnReplay<V> {
   using typename Base::Face;
   using typename Base::R;
   using Base::W;
-  using Base::p, Base::lanes, Base::soil, Base::n_soil, Base::c, Base::top, Base::bottom, Base::top_soil,
+  using Base::p, Base::lanes, Base::soil, Base::n_soil, Base::used, Base::c, Base::top, Base::bottom, Base::top_soil,
       Base::bottom_soil, Base::interval, Base::dt, Base::inv_dt, Base::weight, Base::active, Base::ponding_old,
       Base::omega, Base::omega_c, Base::root_rate, Base::omega_slope, Base::limited, Base::transpiration,
       Base::feddes_h, Base::top_flux, Base::bottom_flux, Base::top_d, Base::bottom_d;
@@ -24,7 +24,9 @@ class ColumnTangent : ColumnReplay<V> {
  public:
   DGPDE_HD ColumnTangent(const ColumnProblem& problem, const ColumnTangents& tangents, const Lanes& which, int64_t,
                          V* scratch, int64_t stride)
-      : Base(problem, which, scratch, stride), io(tangents) {}
+      : Base(problem, which, scratch, stride), io(tangents) {
+    this->use_soil(io.in.soil);
+  }
 
   template <class History>
   DGPDE_HD void run(History& history) {
@@ -71,10 +73,11 @@ class ColumnTangent : ColumnReplay<V> {
       const R dz = static_cast<R>(p.dz[k]);
       const Strided<V> d = c.soil_at(k), dp = c.sum_at(k);
       if (!this->tabulated())
-        for (int i = 0; i < n_soil; ++i) dp[i] = cell_tangent(io.in.soil[i], 0, k);
+        for (int i = 0; i < n_soil; ++i) dp[i] = cell_tangent(io.in.soil[used[i]], 0, k);
       SoilPoint<V> full;
       V dfull[kSoilSlots], unused[kSoilSlots];
       soil_partials<V>(soil, d, V{}, full, dfull, unused);
+      for (int i = 0; i < n_soil; ++i) dfull[i] = dfull[used[i]];
       const V d_theta_s = along(dfull, k, V{});
       const V theta_s = V(d[0]) + V(d[1]);
       d_storage()[k] = (dz * cell_tangent(io.in.specific_storage, 0, k) - c.storage[k] * d_theta_s) / theta_s;
@@ -153,13 +156,12 @@ class ColumnTangent : ColumnReplay<V> {
       root_rate_p = (series_tangent(io.in.transpiration) - select(limited, V{}, fixed)) * inv;
       for (int i = 0; i < 4; ++i) d_h[i] = series_tangent(io.in.feddes[i]);
     }
-    this->evaluate(0);
+    for (int64_t k = 0; k <= last; ++k) this->evaluate(k);
     V dkr = along(c.dkr_at(0), 0, V(c.psi[0]));
     for (int64_t k = 0; k <= last; ++k) {
       const R dz = static_cast<R>(p.dz[k]);
       V dkr_above{};
       if (k < last) {
-        this->evaluate(k + 1);
         dkr_above = along(c.dkr_at(k + 1), k + 1, V(c.psi[k + 1]));
       }
       V diag = this->own_diagonal(k) + from_below;
