@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 import dgpde
-from dgpde.demos import crop, run_demo, score, soils, tables
+from dgpde.demos import cotton, crop, fit, grassland, run_demo, score, soils, tables, uscrn
+from dgpde.demos import maricopa as trainers
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +120,99 @@ def test_errors_leave_out_missing_readings() -> None:
 def test_unknown_site_is_refused() -> None:
     with pytest.raises(ValueError, match="^site"):
         run_demo("atlantis")
+
+
+def test_split_is_a_partition_and_is_always_the_same() -> None:
+    split = cotton.Split.draw(64, 21)
+    assert sorted([*split.train_plots.tolist(), *split.new_plots.tolist()]) == list(range(64))
+    # The first date is the initial profile, which is neither trained on nor predicted.
+    assert [*split.train_dates.tolist(), *split.later_dates.tolist()] == list(range(1, 21))
+    assert len(split.new_plots) == 12
+    assert torch.equal(split.new_plots, cotton.Split.draw(64, 21).new_plots)
+
+
+def small_cotton(data: tables.Maricopa) -> cotton.Cotton:
+    """Four plots: three to train on, one withheld."""
+    split = cotton.Split(
+        torch.tensor([0, 20, 40]), torch.tensor([50]), torch.arange(1, 13), torch.arange(13, len(data.dates))
+    )
+    return cotton.Cotton(data, split, time_error=2e-2)
+
+
+def test_grid_layers_and_readings_fit_together(maricopa: tables.Maricopa) -> None:
+    model = small_cotton(maricopa)
+    assert model.dz.sum().item() == pytest.approx(2.0, abs=1e-12)
+    assert model.reading_weights.sum(dim=1).tolist() == pytest.approx([1.0] * 10, abs=1e-12)
+    evaporation, transpiration, _ = model.demand()
+    days = model.n_days
+    # Demand is that of the daytime half of each day: no less and no more than the daily totals.
+    assert evaporation[1::2].abs().sum() == 0.0
+    assert transpiration[1::2].abs().sum() == 0.0
+    kcb = crop.kcb_curve(torch.arange(14.0, 14.0 + days, dtype=torch.float64), cotton.KCB, cotton.STAGES)
+    reference = maricopa.reference_et[model.first : model.first + days]
+    total = (transpiration.detach() * 43200.0).sum()
+    assert total.item() == pytest.approx((kcb * reference).sum().item(), rel=1e-12)
+
+
+def test_withheld_plots_get_no_offset(maricopa: tables.Maricopa) -> None:
+    model = small_cotton(maricopa)
+    with pytest.raises(ValueError, match="^plots"):
+        model.coordinates(torch.tensor([50]), own=True)
+
+
+def test_the_initial_profile_is_the_measured_one_whatever_the_soil(maricopa: tables.Maricopa) -> None:
+    model = small_cotton(maricopa)
+    plots = torch.tensor([0, 20, 40, 50])
+    z = 0.5 * torch.randn(4, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        prediction = model.predict(plots, z)
+    assert (prediction.theta[0] - maricopa.theta[0][:, plots]).abs().max() < 1e-9
+    assert prediction.run.mass_balance_error.max() < 1e-9
+
+
+def test_two_iterations_learn_something(maricopa: tables.Maricopa) -> None:
+    torch.manual_seed(0)
+    model = small_cotton(maricopa)
+    trainer = trainers.Trainer(model)
+    groups = [{"params": list(model.parameters()), "lr": 0.05}]
+    history = fit.fit(trainer, groups, 2, "test")
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    assert model.crop.grad is not None
+    assert (model.crop.grad != 0.0).all()
+    loss, _ = trainer()
+    assert history[0]["loss"] > history[1]["loss"] > loss.item()
+
+
+def test_uscrn_has_a_gradient_for_every_soil_and_plant() -> None:
+    model = grassland.Grassland(tables.load_uscrn(list(grassland.TEXTURES)), time_error=2e-2)
+    assert model.dz.sum().item() == pytest.approx(1.5, abs=1e-12)
+    # The moisture at a probe, from cells that were set from the probes, is a weighted mean of the probes.
+    assert (model.probe_weights.sum(dim=1) - 1.0).abs().max() < 1e-12
+    assert (model.cell_weights.sum(dim=1) - 1.0).abs().max() < 1e-12
+    loss, numbers = uscrn.loss_of(model)
+    loss.backward()
+    assert 0.0 < numbers["rmse"] < 0.1
+    for parameter in (model.z, model.vegetation):
+        assert parameter.grad is not None
+        assert torch.isfinite(parameter.grad).all()
+        assert (parameter.grad != 0.0).all()
+
+
+@pytest.mark.slow
+def test_uscrn_from_end_to_end(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    folder = run_demo("uscrn", tmp_path / "out", iterations=1)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"rmse.csv", "uscrn.h5", "series.png", "retention.png", "balance.png"}
+    run = dgpde.Solution.from_hdf5(folder / "uscrn.h5")
+    assert run.psi.shape[2] == len(grassland.TEXTURES)
+
+
+@pytest.mark.slow
+def test_maricopa_from_end_to_end(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    folder = run_demo("maricopa", tmp_path, iterations=2)
+    figures = {"profiles.png", "series.png", "retention.png", "balance.png", "errors.png", "field.png"}
+    assert {path.name for path in folder.iterdir()} == {"rmse.csv", "maricopa.h5", *figures}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,7 @@ FEDDES = dgpde.Feddes(
     rate_high=2 * 5e-3 / DAY,
     rate_low=2 * 1e-3 / DAY,
 )
+STRESS = 0.7  # critical stress index of root uptake in the prior; 1 is no compensation (Jarvis 1989)
 READING = 0.20  # m, thickness of the layer that one neutron reading stands for
 
 
@@ -105,8 +107,9 @@ class Cotton(nn.Module):
         self.features = known_of_plots(data, split.train_plots)
         self.map = PlotToSoil(self.features.shape[-1])
         self.offset = nn.Parameter(torch.zeros(len(split.train_plots), 5, 5, dtype=torch.float64))
-        # Standardised logarithms of factors on Kcb, evaporation, final root depth and shape of the root profile.
-        self.crop = nn.Parameter(torch.zeros(4, dtype=torch.float64))
+        # Standardised: logarithms of the factors on Kcb, evaporation, final root depth and root-profile shape, and the
+        # logit of the critical stress index of root uptake.
+        self.crop = nn.Parameter(torch.zeros(5, dtype=torch.float64))
         self.options = dgpde.SolveOptions(dt_initial=600.0, time_error=time_error)
 
         self.first = data.day(data.dates[0])
@@ -126,7 +129,11 @@ class Cotton(nn.Module):
     def crop_factors(self) -> Tensor:
         """Factors on Kcb, soil evaporation, final root depth and root-profile shape, each 1 in the prior."""
         spread = torch.tensor([0.15, 0.50, 0.30, 0.50], dtype=torch.float64)
-        return torch.exp(spread * self.crop)
+        return torch.exp(spread * self.crop[:4])
+
+    def stress_index(self) -> Tensor:
+        """Critical stress index omega_c, below which roots in wet layers no longer make up for those in dry ones."""
+        return torch.sigmoid(math.log(STRESS / (1.0 - STRESS)) + self.crop[4])
 
     def demand(self) -> tuple[Tensor, Tensor, Tensor]:
         """Potential evaporation and transpiration [T] m/s, root density [T, nz] 1/m."""
@@ -192,7 +199,7 @@ class Cotton(nn.Module):
                     transpiration=dgpde.Series(transpiration),
                     density=dgpde.Series(density),
                     feddes=FEDDES,
-                    omega_c=0.7,
+                    omega_c=self.stress_index(),
                 )
             ],
             specific_storage=1e-5,

@@ -9,19 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dgpde.demos.cotton import Cotton, Prediction, Split
+from dgpde.demos.cotton import LAST_ROOTS, Cotton, Prediction, Split
 from dgpde.demos.fit import fit
 from dgpde.demos.score import ErrorTable, nan_mean, rmse
 from dgpde.demos.tables import load_maricopa
 
 ITERATIONS = 100
 NOISE = 0.02  # standard deviation of reading minus model that the prior is weighed against [-]
-COLUMNS = [
-    "training plots, training dates",
-    "training plots, later dates",
-    "new plots, training dates",
-    "new plots, later dates",
-]
+COLUMNS = ["training plots", "same, later dates", "new plots", "same, later dates "]
 
 
 class Trainer:
@@ -139,7 +134,8 @@ def summary(model: Cotton, prediction: Prediction) -> str:
     mean = {name: 1e3 * series[-1].mean().item() for name, series in water.items()}
     return "\n".join(
         [
-            f"\ncrop: Kcb x {kcb:.3f}, soil evaporation x {evaporation:.3f}, roots to {depth:.2f} m, shape {shape:.2f}",
+            f"\ncrop: Kcb x {kcb:.3f}, soil evaporation x {evaporation:.3f}, roots to "
+            f"{LAST_ROOTS * depth:.2f} m, shape {shape:.2f}, critical stress index {model.stress_index().item():.2f}",
             "season, mean of plots [mm]: " + ", ".join(f"{name} {value:.0f}" for name, value in mean.items()),
             f"largest mass balance error: {prediction.run.mass_balance_error.max().item():.1e} of the water moved",
         ]

@@ -53,7 +53,7 @@ def run(folder: Path, iterations: int | None = None) -> ErrorTable:
     with torch.no_grad():
         before = model.predict()
     names = ["all", *(name.split("_")[1] for name in model.data.stations)]
-    table = ErrorTable([f"{name}, {days}" for name in names for days in ("training", "later")])
+    table = ErrorTable([f"{name} {days}" for name in names for days in ("train", "later")])
     table.add("prior soil", errors(model, before.theta))
     train = model.observed[model.train_days]
     table.add("mean of the training days", errors(model, nan_mean(train, (0,))))
