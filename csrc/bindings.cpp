@@ -11,6 +11,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/soil_bindings.h"
+#include "cpu/thread_bindings.h"
 
 namespace py = pybind11;
 
@@ -207,6 +208,7 @@ PYBIND11_MODULE(_C, m) {
         py::arg("threads"));
   bind_problem(m);
   dgpde::bind_soil(m);
+  dgpde::bind_threads(m);
   m.def(
       "column_forward",
       [](const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, int threads) {

@@ -22,3 +22,16 @@ def native_module() -> ModuleType:
             "or ask for the slow backend by SolveOptions(backend='reference')"
         ) from reason
     return _C
+
+
+def cuda_missing(module: ModuleType) -> str | None:
+    """Why the CUDA kernels of a native module cannot run here, or None when they can."""
+    import torch
+
+    if not getattr(module, "cuda", False):
+        return "dgpde was built without CUDA, since nvcc was not found or DGPDE_CUDA was 0"
+    if torch.version.cuda is None:
+        return "dgpde was built with CUDA, but this torch was not"
+    if not torch.cuda.is_available():
+        return "dgpde was built with CUDA, but torch finds no device"
+    return None

@@ -167,14 +167,12 @@ class Plan:
 def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor]) -> Plan:
     """The plan of a column-flow run."""
     from dgpde.kernels.column_flow.function import choose_backend, segments
-    from dgpde.kernels.column_flow.native import is_series
+    from dgpde.kernels.column_flow.native import is_series, least_steps
 
     options = problem.options
     size = inputs["psi0"].element_size()
     n, nz, t = problem.n, problem.nz, problem.intervals
-    lengths = problem.times.diff()
-    longest = options.dt_fixed or options.dt_max
-    steps = torch.ceil(lengths / longest * (1 - 1e-9)).clamp(min=1).long()
+    steps = least_steps(problem)
     total = int(steps.sum())
     outputs = size * n * (len(problem.save) * nz + (t + 1) + 4 * t) + n * (9 * 8 + 4)
     backend = choose_backend(inputs["psi0"], options.backend)
@@ -193,4 +191,7 @@ def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor]) -> Plan:
         if value.is_floating_point()
     )
     gradients += size * n * (nz * (5 + 8) + 1)
+    if "soil.table" in inputs:
+        table = inputs["soil.table"]
+        gradients += size * table.numel() * backend.table_chunks(table)
     return Plan(total, outputs, memory["work"], history, kept, gradients)

@@ -13,7 +13,7 @@ from importlib import metadata
 import torch
 
 import dgpde
-from dgpde._native import native_module
+from dgpde._native import cuda_missing, native_module
 
 
 def info() -> list[str]:
@@ -54,13 +54,8 @@ def _cuda() -> str:
         module = native_module()
     except ImportError as reason:
         return f"not available: {reason}"
-    if not getattr(module, "cuda", False):
-        return "not available: dgpde was built without CUDA, since nvcc was not found or DGPDE_CUDA was 0"
-    if torch.version.cuda is None:
-        return "not available: dgpde was built with CUDA, but this torch was not"
-    if not torch.cuda.is_available():
-        return "not available: dgpde was built with CUDA, but torch finds no device"
-    return f"available: {torch.cuda.get_device_name()}"
+    missing = cuda_missing(module)
+    return f"available: {torch.cuda.get_device_name()}" if missing is None else f"not available: {missing}"
 
 
 def _count(text: str) -> int:

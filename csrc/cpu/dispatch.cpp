@@ -1,8 +1,10 @@
 #include "dispatch.h"
 
+#include <algorithm>
 #include <atomic>
 #include <stdexcept>
 
+#include "../cuda/column_run.h"
 #include "../math/column_forward.h"
 #include "../math/column_replay.h"
 
@@ -63,7 +65,12 @@ MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, i
   // the larger of the forward and the backward scratch, in lanes
   const int64_t forward = Cells<double>::size(nz), replay = ReplayCells<double>::size(nz);
   const int64_t cells = forward > replay ? forward : replay;
-  if (cuda) return {n * ((nz + 1) * real_bytes + 16), 1, n * cells * real_bytes};
+  if (cuda) {
+    const ThreadMemory need = thread_memory(nz, real_bytes == 4);
+    const int64_t groups = (n + kGroup - 1) / kGroup, window = groups * kGroup < kWindow ? groups : kWindow / kGroup;
+    const int64_t scratch = std::max(need.forward_scratch + kGroup * need.rest, need.replay_scratch);
+    return {groups * need.row, kRowsPerBlock, window * scratch};
+  }
   const int64_t bytes = chosen().load() == Isa::avx512 ? 64 : chosen().load() == Isa::avx2 ? 32 : 16;
   ColumnHistory history;
   history.allocate(n, nz, static_cast<int>(bytes / real_bytes), static_cast<int>(real_bytes));

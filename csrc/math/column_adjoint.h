@@ -257,7 +257,8 @@ class ColumnAdjoint : ColumnReplay<V> {
     if (at_face.used) {
       V psi_b{};
       boundary_head(face, psi_b);
-      add_soil(k, psi_b, at_face.dkr_p, at_face.dkr_p, V{}, g[kInKrB]);
+      const auto dkr_p = at_face.list();
+      add_soil(k, psi_b, dkr_p, dkr_p, V{}, g[kInKrB]);
       const int head = face.kind == Boundary::head ? kInValue0 : kInValue2;
       g[head] = g[head] + g[kInKrB] * at_face.dkr;
     }

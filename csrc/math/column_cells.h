@@ -40,6 +40,32 @@ DGPDE_HD void store(RealOf<V>* base, int64_t stride, const Lanes& lanes, const M
     if (get_mask(mask, lane)) base[lanes.column(lane) * stride] = get(x, lane);
 }
 
+// Where the numbers of a column stand in its scratch memory: `arrays` of one value and `slots` more values a cell.
+//   lane_count = 1 (CPU): one array after another, a pack a cell.
+//   else (GPU): cell after cell, all values of a cell one after another, and in each place the numbers of `lane_count`
+//   neighbouring columns: a warp reads whole cache lines, walks through memory in one direction, and one address
+//   serves a cell.
+template <class V>
+struct Scratch {
+  V* data;
+  int64_t lanes, nz, array, cell;
+  V* block;  // of the slots
+
+  DGPDE_HD Scratch(V* memory, int64_t lane_count, int64_t cells, int64_t arrays, int64_t slots)
+      : data(memory),
+        lanes(lane_count),
+        nz(cells),
+        array(lane_count == 1 ? cells : lane_count),
+        cell(lane_count == 1 ? 1 : (arrays + slots) * lane_count),
+        block(memory + arrays * array) {}
+  DGPDE_HD Strided<V> values(int64_t i) const { return {data + i * array, cell}; }
+  // `count` values a cell from slot `first` on.
+  DGPDE_HD Slots<V> slots(int64_t first, int64_t count) const {
+    if (lanes == 1) return {block + first * nz, count, 1};
+    return {block + first * lanes, cell, lanes};
+  }
+};
+
 template <class V>
 struct Cells {
   Strided<V> psi, theta, capacity, kr, dkr;       // current iterate
@@ -52,18 +78,19 @@ struct Cells {
   Strided<V> wet, kink;                           // suctions: where Newton restarts, where the relation has a kink [m]
   Strided<V> root, source;                        // density * dz [-], source * dz [m/s]
   Strided<V> pore;                                // dz theta_s [m]
-  Strided<V> soil;                                // kMaxDerived values a cell
+  Slots<V> soil;                                  // kMaxDerived values a cell
   static constexpr int kArrays = 21;
 
   static DGPDE_HD int64_t size(int64_t nz) { return (kArrays + kMaxDerived) * nz; }
 
-  DGPDE_HD void bind(V* data, int64_t stride, int64_t nz) {
+  DGPDE_HD void bind(V* data, int64_t lane_count, int64_t nz) {
+    const Scratch<V> scratch(data, lane_count, nz, kArrays, kMaxDerived);
     Strided<V>* arrays[kArrays] = {&psi,  &theta, &capacity, &kr,     &dkr,  &psi_old, &theta_old, &rate_theta, &rate_psi, &elim,
                                    &rhs,  &border, &base,    &target, &face, &storage, &wet,       &kink,       &root,     &source, &pore};
-    for (int i = 0; i < kArrays; ++i) *arrays[i] = {data + i * nz * stride, stride};
-    soil = {data + kArrays * nz * stride, stride};
+    for (int i = 0; i < kArrays; ++i) *arrays[i] = scratch.values(i);
+    soil = scratch.slots(0, kMaxDerived);
   }
-  DGPDE_HD Strided<V> soil_at(int64_t k) const { return soil.at(k * kMaxDerived); }
+  DGPDE_HD Strided<V> soil_at(int64_t k) const { return soil[k]; }
 };
 
 DGPDE_HD SoilModel soil_model(const ColumnProblem& p) {

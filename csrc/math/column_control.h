@@ -114,7 +114,7 @@ struct LaneControl {
     }
     if (iteration >= 2 * p.max_newton) return cut(p);
     double ceiling = recent[0];
-    for (int i = 1; i < remembered; ++i) ceiling = recent[i] > ceiling ? recent[i] : ceiling;
+    for (int i = 1; i < kMemory; ++i) ceiling = i < remembered && recent[i] > ceiling ? recent[i] : ceiling;
     if (finite && (norm <= ceiling || last_resort)) {
       remember(norm);
       next_newton();
@@ -144,7 +144,9 @@ struct LaneControl {
       for (int i = 1; i < kMemory; ++i) recent[i - 1] = recent[i];
       --remembered;
     }
-    recent[remembered++] = norm;
+    // a loop with constant indices, so that a GPU thread can keep the array in registers
+    for (int i = 0; i < kMemory; ++i) recent[i] = i == remembered ? norm : recent[i];
+    ++remembered;
     shortened = 0;
     last_resort = false;
   }

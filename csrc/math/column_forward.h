@@ -28,19 +28,23 @@ class ColumnForward {
   static constexpr int kCarefulFrom = 4;
 
  public:
+  // What a paused run keeps besides its scratch memory.
+  struct Rest {
+    LaneControl control[W];
+    V ponding_old, omega_old;
+  };
+
+  // `lane_count` as in Scratch. With `rest` a paused run goes on; its scratch memory is as the pause left it.
   DGPDE_HD ColumnForward(const ColumnProblem& problem, const ColumnOutput& output, const Lanes& which, V* scratch,
-                         int64_t stride)
+                         int64_t lane_count, const Rest* rest = nullptr)
       : p(problem),
         out(output),
         lanes(which),
         soil(soil_model(problem)),
         small_move(static_cast<R>(0.1 * sqrt(problem.tolerance))) {
-    c.bind(scratch, stride, p.nz);
+    c.bind(scratch, lane_count, p.nz);
     setup_cells<V>(p, soil, lanes, c, top, bottom);
     for (int64_t k = 0; k < p.nz; ++k) {
-      const V psi = load<V>(p.in.psi0, 0, k, lanes);
-      SoilPoint<V> s;
-      soil_evaluate<V>(soil, c.soil_at(k), psi, s);
       V wet;
       soil_wet_suction<V>(soil, c.soil_at(k), wet);
       c.wet[k] = wet;
@@ -49,27 +53,25 @@ class ColumnForward {
       // Whether a term is there at all; adding its zeros would not change a bit.
       kinked |= any(V(c.kink[k]) != V{});
       elastic |= any(V(c.storage[k]) != V{});
-      c.psi[k] = psi, c.psi_old[k] = psi, c.theta[k] = s.theta, c.theta_old[k] = s.theta, c.capacity[k] = s.capacity;
-      c.kr[k] = s.kr, c.dkr[k] = s.dkr;
-      c.rate_theta[k] = c.rate_psi[k] = c.elim[k] = c.rhs[k] = c.border[k] = c.base[k] = c.target[k] = V{};
     }
-    ponding_old = load<V>(p.in.ponding0, 0, 0, lanes);
     if (p.roots) omega_c = load<V>(p.in.omega_c, 0, 0, lanes);
-    const auto* dt0 = static_cast<const double*>(p.dt0.data);
-    for (int lane = 0; lane < W; ++lane) {
-      const int64_t column = lanes.column(lane);
-      const bool runs = lanes.owns(lane) && !(p.skip && p.skip[column] != 0);
-      control[lane].start(p, runs, dt0[column * p.dt0.n]);
-      interval[lane] = 0;
-    }
-    begin_intervals(~0u);
+    if (rest)
+      go_on(*rest);
+    else
+      start();
   }
 
-  // Runs every lane to the end of its last interval or to failure. `history` receives the accepted states.
+  // Runs every lane to the end of its last interval or to failure. `history` receives the accepted states; false when
+  // it is full and the run has to pause, which it does only between two steps.
   template <class History>
-  DGPDE_HD void run(History& history) {
-    history.begin(c, ponding_old);
+  DGPDE_HD bool run(History& history) {
+    if (!resumed) history.begin(c, ponding_old);
     while (prepare_sweep()) {
+      if (history.full()) return false;
+      if (W == 1 && control[0].waiting) {  // a thread that waits for the others of its warp
+        upward = !upward;
+        continue;
+      }
       if (any_guess) take_guesses();
       if (p.roots)
         upward ? sweep<true, true>() : sweep<false, true>();
@@ -89,6 +91,13 @@ class ColumnForward {
       for (int64_t k = 0; k < p.nz; ++k)
         store<V>(static_cast<R*>(out.psi_end) + k * p.n, 1, lanes, own, c.psi_old[k]);
     }
+    return true;
+  }
+
+  DGPDE_HD Rest rest() const {
+    Rest r{{}, ponding_old, omega_old};
+    for (int lane = 0; lane < W; ++lane) r.control[lane] = control[lane];
+    return r;
   }
 
  private:
@@ -100,6 +109,7 @@ class ColumnForward {
   BoundaryFace<V> top, bottom;
   LaneControl control[W];
   int64_t interval[W];
+  bool resumed = false;
 
   // per-lane values of the step in hand
   V dt, inv_dt, share, ponding_old, omega_c{}, omega{}, omega_old{}, omega_base{}, omega_step{}, d_omega{}, transpiration{}, feddes_h[4] = {};
@@ -115,6 +125,38 @@ class ColumnForward {
   BoundaryFlux<V> top_flux, bottom_flux;
   V accuracy, round_off;  // weights of pore volume and of the terms of a row in the residual that is accepted
   V excess, norm2, omega_sum, uptake, source_sum{};
+
+  // The initial state.
+  DGPDE_HD void start() {
+    for (int64_t k = 0; k < p.nz; ++k) {
+      const V psi = load<V>(p.in.psi0, 0, k, lanes);
+      SoilPoint<V> s;
+      soil_evaluate<V>(soil, c.soil_at(k), psi, s);
+      c.psi[k] = psi, c.psi_old[k] = psi, c.theta[k] = s.theta, c.theta_old[k] = s.theta, c.capacity[k] = s.capacity;
+      c.kr[k] = s.kr, c.dkr[k] = s.dkr;
+      c.rate_theta[k] = c.rate_psi[k] = c.elim[k] = c.rhs[k] = c.border[k] = c.base[k] = c.target[k] = V{};
+    }
+    ponding_old = load<V>(p.in.ponding0, 0, 0, lanes);
+    const auto* dt0 = static_cast<const double*>(p.dt0.data);
+    for (int lane = 0; lane < W; ++lane) {
+      const int64_t column = lanes.column(lane);
+      const bool runs = lanes.owns(lane) && !(p.skip && p.skip[column] != 0);
+      control[lane].start(p, runs, dt0[column * p.dt0.n]);
+      interval[lane] = 0;
+    }
+    begin_intervals(~0u);
+  }
+
+  // A paused run takes its forcing up again.
+  DGPDE_HD void go_on(const Rest& rest) {
+    for (int lane = 0; lane < W; ++lane) {
+      control[lane] = rest.control[lane];
+      interval[lane] = control[lane].interval < p.intervals ? control[lane].interval : p.intervals - 1;
+    }
+    begin_intervals(~0u);
+    ponding_old = rest.ponding_old, omega_old = rest.omega_old;
+    resumed = true;
+  }
 
   // ---- forcing -------------------------------------------------------------------------------------------------
 
@@ -212,6 +254,9 @@ class ColumnForward {
       waiting |= control[lane].waiting;
       working |= control[lane].move != Move::idle && !control[lane].waiting;
     }
+#ifdef __CUDA_ARCH__
+    working = __any_sync(__activemask(), working);  // the threads of a warp are the lanes of a pack
+#endif
     if (!waiting) return;
     if (working && !(upward && waited >= kPatience)) {
       ++waited;

@@ -16,26 +16,25 @@ struct ReplayCells {
   Strided<V> face, storage, root, source, stress, stress_psi;
   Strided<V> carry_psi, carry_theta;         // adjoint: from the step after; tangent: of the state before
   Strided<V> sum_face, sum_storage, sum_k;   // adjoint: gradients summed over the steps
-  Strided<V> dtheta, dkr_p, sum;             // kSoilSlots values a cell each
-  Strided<V> soil;
+  Slots<V> dtheta, dkr_p, sum;               // kSoilSlots values a cell each
+  Slots<V> soil;                             // kMaxDerived values a cell
   static constexpr int kArrays = 22;
 
   static DGPDE_HD int64_t size(int64_t nz) { return (kArrays + 3 * kSoilSlots + kMaxDerived) * nz; }
 
-  DGPDE_HD void bind(V* data, int64_t stride, int64_t nz) {
+  DGPDE_HD void bind(V* data, int64_t lane_count, int64_t nz) {
+    const Scratch<V> scratch(data, lane_count, nz, kArrays, 3 * kSoilSlots + kMaxDerived);
     Strided<V>* arrays[kArrays] = {&psi,    &psi_old, &theta, &capacity, &kr,      &dkr,       &elim,        &rhs,
                                    &border, &diag,    &load,  &face,     &storage, &root,      &source,      &stress,
                                    &stress_psi, &carry_psi, &carry_theta, &sum_face, &sum_storage, &sum_k};
-    for (int i = 0; i < kArrays; ++i) *arrays[i] = {data + i * nz * stride, stride};
-    V* rest = data + kArrays * nz * stride;
-    const int64_t slots = kSoilSlots * nz * stride;
-    dtheta = {rest, stride}, dkr_p = {rest + slots, stride}, sum = {rest + 2 * slots, stride};
-    soil = {rest + 3 * slots, stride};
+    for (int i = 0; i < kArrays; ++i) *arrays[i] = scratch.values(i);
+    dtheta = scratch.slots(0, kSoilSlots), dkr_p = scratch.slots(kSoilSlots, kSoilSlots);
+    sum = scratch.slots(2 * kSoilSlots, kSoilSlots), soil = scratch.slots(3 * kSoilSlots, kMaxDerived);
   }
-  DGPDE_HD Strided<V> soil_at(int64_t k) const { return soil.at(k * kMaxDerived); }
-  DGPDE_HD Strided<V> dtheta_at(int64_t k) const { return dtheta.at(k * kSoilSlots); }
-  DGPDE_HD Strided<V> dkr_at(int64_t k) const { return dkr_p.at(k * kSoilSlots); }
-  DGPDE_HD Strided<V> sum_at(int64_t k) const { return sum.at(k * kSoilSlots); }
+  DGPDE_HD Strided<V> soil_at(int64_t k) const { return soil[k]; }
+  DGPDE_HD Strided<V> dtheta_at(int64_t k) const { return dtheta[k]; }
+  DGPDE_HD Strided<V> dkr_at(int64_t k) const { return dkr_p[k]; }
+  DGPDE_HD Strided<V> sum_at(int64_t k) const { return sum[k]; }
 };
 
 // kr at a boundary head, with its derivatives in the soil parameters.
@@ -43,6 +42,23 @@ template <class V>
 struct BoundarySoil {
   bool used = false;
   V dkr{}, dkr_p[kSoilSlots] = {};
+  // A copy to be indexed at run time: members indexed so would keep a GPU thread's whole run out of its registers.
+  struct List {
+    V value[kSoilSlots];
+    DGPDE_HD const V& operator[](int i) const { return value[i]; }
+  };
+  DGPDE_HD List list() const {
+    List x;
+    for (int i = 0; i < kSoilSlots; ++i) x.value[i] = dkr_p[i];
+    return x;
+  }
+};
+
+// A short list of parameter numbers, packed so that a GPU thread keeps it in registers.
+struct SlotNumbers {
+  uint64_t packed = 0;
+  DGPDE_HD int operator[](int i) const { return static_cast<int>(packed >> (8 * i) & 255); }
+  DGPDE_HD void set(int i, int slot) { packed |= static_cast<uint64_t>(slot) << (8 * i); }
 };
 
 template <class V>
@@ -55,7 +71,7 @@ class ColumnReplay {
   const Lanes lanes;
   const SoilModel soil;
   int n_soil = 0;           // raw parameters that take part: those with a gradient or a tangent
-  int used[kSoilSlots];  // their numbers
+  SlotNumbers used;         // their numbers
   ReplayCells<V> c;
   BoundaryFace<V> top, bottom;
   BoundarySoil<V> top_soil, bottom_soil;
@@ -85,7 +101,7 @@ class ColumnReplay {
   template <class ViewType>
   DGPDE_HD void use_soil(const ViewType* views) {
     for (int i = 0; i < soil_raw_count(soil.kind); ++i)
-      if (views[tabulated() ? 0 : i].data) used[n_soil++] = i;
+      if (views[tabulated() ? 0 : i].data) used.set(n_soil++, i);
   }
 
   DGPDE_HD void load_face_soil(const BoundaryFace<V>& face, int64_t cell, BoundarySoil<V>& s) {
@@ -96,7 +112,8 @@ class ColumnReplay {
     V dtheta[kSoilSlots], dkr[kSoilSlots];
     soil_partials<V>(soil, c.soil_at(cell), psi_b, point, dtheta, dkr);
     s.dkr = point.dkr;
-    for (int i = 0; i < n_soil; ++i) s.dkr_p[i] = dkr[used[i]];
+    for (int i = 0; i < kSoilSlots; ++i)
+      if (i < n_soil) s.dkr_p[i] = dkr[used[i]];
   }
 
   // Takes up the forcing of each lane's interval, if any has changed.

@@ -132,7 +132,7 @@ class ColumnTangent : ColumnReplay<V> {
     if (at_face.used) {
       V psi_b{};
       boundary_head(face, psi_b);
-      x[kInKrB] = at_face.dkr * x[face.kind == Boundary::head ? kInValue0 : kInValue2] + along(at_face.dkr_p, k, psi_b);
+      x[kInKrB] = at_face.dkr * x[face.kind == Boundary::head ? kInValue0 : kInValue2] + along(at_face.list(), k, psi_b);
     }
     x[kInPonding] = d_ponding;
     BoundaryTangent t{};

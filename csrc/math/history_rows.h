@@ -35,6 +35,7 @@ struct NoHistory {
   template <class M, class C, class V>
   void record(const M&, const int64_t*, const C&, const V&, const double*) {}
   void finish(int, bool) {}
+  bool full() const { return false; }
 };
 
 template <class V>
@@ -92,6 +93,7 @@ class PackHistory {
     }
   }
 
+  bool full() const { return false; }
   void finish(int lane, bool done) { rows.complete[static_cast<size_t>(lane)] = done; }
   bool complete(int lane) const { return rows.complete[static_cast<size_t>(lane)] != 0; }
 

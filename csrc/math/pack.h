@@ -205,7 +205,14 @@ struct Strided {
   T* data = nullptr;
   int64_t stride = 1;
   DGPDE_HD T& operator[](int64_t i) const { return data[i * stride]; }
-  DGPDE_HD Strided at(int64_t i) const { return {data + i * stride, stride}; }
+};
+
+// Several values a cell: [k] is the list of cell k.
+template <class T>
+struct Slots {
+  T* data = nullptr;
+  int64_t cell = 1, step = 1;  // from cell to cell, from value to value
+  DGPDE_HD Strided<T> operator[](int64_t k) const { return {data + k * cell, step}; }
 };
 
 }  // namespace DGPDE_ISA

@@ -83,8 +83,16 @@ struct SoilModel {
 template <class Relation>
 constexpr bool is_tabulated = std::is_same_v<Relation, Tabulated>;
 
+#ifdef __CUDACC__
+// A GPU thread keeps what it can in registers. What it passes to a function by reference it cannot, and with one
+// member the whole run would move to memory: so these calls pass values.
+#define DGPDE_BY_REFERENCE DGPDE_HD
+#else
+#define DGPDE_BY_REFERENCE DGPDE_HD_NOINLINE
+#endif
+
 template <class V, class A, class D>
-DGPDE_HD_NOINLINE void soil_prepare(const SoilModel& m, const A& raw, const D& d) {
+DGPDE_BY_REFERENCE void soil_prepare(const SoilModel& m, const A& raw, const D& d) {
   with_relation(m.kind, [&](auto relation) {
     using Relation = decltype(relation);
     if constexpr (is_tabulated<Relation>)
@@ -95,7 +103,7 @@ DGPDE_HD_NOINLINE void soil_prepare(const SoilModel& m, const A& raw, const D& d
 }
 
 template <class V, class D>
-DGPDE_HD_NOINLINE void soil_wet_suction(const SoilModel& m, const D& d, V& h) {
+DGPDE_BY_REFERENCE void soil_wet_suction(const SoilModel& m, const D& d, V& h) {
   with_relation(m.kind, [&](auto relation) {
     using Relation = decltype(relation);
     if constexpr (is_tabulated<Relation>)
@@ -127,16 +135,39 @@ DGPDE_HD void soil_point(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p,
   });
 }
 
+#ifdef __CUDACC__
 template <class V, class D>
-DGPDE_HD_NOINLINE void soil_evaluate(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p) {
+DGPDE_HD_NOINLINE SoilPoint<V> soil_evaluate_call(SoilModel m, D d, V psi) {
+  SoilPoint<V> p;
   soil_point<false>(m, d, psi, p, static_cast<V*>(nullptr), static_cast<V*>(nullptr));
+  return p;
+}
+template <class V, class D>
+DGPDE_HD_NOINLINE SoilPoint<V> soil_partials_call(SoilModel m, D d, V psi, V* dtheta, V* dkr) {
+  SoilPoint<V> p;
+  soil_point<true>(m, d, psi, p, dtheta, dkr);
+  return p;
+}
+#endif
+
+template <class V, class D>
+DGPDE_BY_REFERENCE void soil_evaluate(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p) {
+#ifdef __CUDACC__
+  p = soil_evaluate_call<V>(m, d, psi);
+#else
+  soil_point<false>(m, d, psi, p, static_cast<V*>(nullptr), static_cast<V*>(nullptr));
+#endif
 }
 
 // As soil_evaluate, with the derivatives of theta and kr in each raw parameter. Tabulated: in the 8 numbers of the
 // table that start at Tabulated::table_offset().
 template <class V, class D>
-DGPDE_HD_NOINLINE void soil_partials(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+DGPDE_BY_REFERENCE void soil_partials(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+#ifdef __CUDACC__
+  p = soil_partials_call<V>(m, d, psi, dtheta, dkr);
+#else
   soil_point<true>(m, d, psi, p, dtheta, dkr);
+#endif
 }
 
 }  // namespace DGPDE_ISA

@@ -72,7 +72,8 @@ def run_adjoint(
     if problem.roots and "omega_c" not in gradients:
         gradients["omega_c"] = zeros(n)
     if "soil.table" in wanted:
-        gradients["soil.table"] = zeros(module.TABLE_CHUNKS, *inputs["soil.table"].shape)
+        table = inputs["soil.table"]
+        gradients["soil.table"] = zeros(backend.table_chunks(table), *table.shape)
     failed = torch.zeros(n, dtype=torch.int32, device=device)
     dense = {name: value.contiguous() for name, value in cotangents.items() if value is not None}
 

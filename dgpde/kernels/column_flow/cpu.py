@@ -29,6 +29,11 @@ class CpuBackend:
         """`dgpde._C`."""
         return native_module()
 
+    def table_chunks(self, table: Tensor) -> int:
+        """Copies of a table's gradient: a fixed number, whatever the number of threads."""
+        chunks: int = self.module.TABLE_CHUNKS
+        return chunks
+
     def forward(
         self, problem: ColumnProblem, inputs: dict[str, Tensor], out: Outputs, segment: Segment, record: bool
     ) -> Any:

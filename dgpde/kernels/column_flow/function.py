@@ -13,6 +13,7 @@ from torch import Tensor
 from dgpde.checkpoint import Checkpoint, StateStore
 from dgpde.kernels.column_flow.adjoint import OUTPUTS, Replay, run_adjoint, run_tangent
 from dgpde.kernels.column_flow.cpu import CpuBackend
+from dgpde.kernels.column_flow.cuda import CudaBackend
 from dgpde.kernels.column_flow.native import (
     Backend,
     Outputs,
@@ -40,17 +41,15 @@ def choose_backend(sample: Tensor, name: str | None) -> Backend | None:
     if name == "reference":
         return None
     device = sample.device.type
+    if name == "cuda":
+        CudaBackend()  # raises where there is no GPU to move the tensors to
     if name is not None and name != device:
         raise ValueError(
             f"backend {name!r} needs tensors on {name}, these are on {device}; move them with .to()"
         )
     if name is None:
         _log_choice(device)
-    if device == "cpu":
-        return CpuBackend()
-    from dgpde.kernels.column_flow.cuda import CudaBackend
-
-    return CudaBackend()
+    return CpuBackend() if device == "cpu" else CudaBackend()
 
 
 @cache

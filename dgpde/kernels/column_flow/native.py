@@ -59,6 +59,7 @@ class NativeProblem:
 
     native: Any
     single: bool
+    device: torch.device
     keep: list[Any]
 
 
@@ -78,8 +79,9 @@ def native_problem(module: Any, problem: ColumnProblem, inputs: dict[str, Tensor
     p.linear_tolerance = options.linear_tolerance
     p.max_newton, p.max_steps = options.max_newton, options.max_steps
     keep: list[Any] = []
+    device = inputs["psi0"].device
 
-    dz, times = problem.dz.contiguous(), problem.times.contiguous()
+    dz, times = (x.contiguous().to(device) for x in (problem.dz, problem.times))
     p.set_dz(dz.data_ptr())
     p.set_times(times.data_ptr())
     keep += [dz, times]
@@ -103,10 +105,16 @@ def native_problem(module: Any, problem: ColumnProblem, inputs: dict[str, Tensor
     if problem.classes is not None:
         assert problem.knots is not None
         p.x_first, p.x_step = problem.knots
-        classes = problem.classes.contiguous()
+        classes = problem.classes.contiguous().to(device)
         p.set_classes(classes.data_ptr(), *classes.stride())
         keep.append(classes)
-    return NativeProblem(p, inputs["psi0"].dtype == torch.float32, keep)
+    return NativeProblem(p, inputs["psi0"].dtype == torch.float32, device, keep)
+
+
+def least_steps(problem: ColumnProblem) -> Tensor:
+    """Fewest steps [T] that a column can take: exact with dt_fixed, else as dt_max asks for, at least one."""
+    longest = problem.options.dt_fixed or problem.options.dt_max
+    return torch.ceil(problem.times.diff() / longest * (1 - 1e-9)).clamp(min=1).long()
 
 
 class Backend(Protocol):
@@ -124,6 +132,9 @@ class Backend(Protocol):
 
     def tangent(self, native: NativeProblem, tangents: Any, history: Any) -> None:
         """Walk one segment forwards along its accepted steps."""
+
+    def table_chunks(self, table: Tensor) -> int:
+        """Copies of the gradient of a tabulated soil that the adjoint fills; their sum is the gradient."""
 
     @property
     def module(self) -> Any:
