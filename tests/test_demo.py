@@ -87,6 +87,21 @@ def test_root_density_integrates_to_one_with_a_gradient(shape: float) -> None:
     assert torch.isfinite(exponent.grad)
 
 
+def test_triangular_roots_have_their_peak_where_they_should() -> None:
+    edges = torch.linspace(0.0, 2.0, 201, dtype=torch.float64)
+    depth = torch.tensor([0.5, 1.0], dtype=torch.float64, requires_grad=True)
+    peak = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    density = crop.triangular_root_density(edges[:-1], edges[1:], depth, peak)
+    assert (density.sum(dim=1) * 0.01).tolist() == pytest.approx([1.0, 1.0], abs=1e-12)
+    # The peaks are at 0.15 m and 0.30 m, on faces: either neighbour may hold the largest mean.
+    for cell, face in zip(density.argmax(dim=1).tolist(), (15, 30), strict=True):
+        assert cell in (face - 1, face)
+    coarse = torch.tensor([0.0, 0.1, 0.4, 0.7, 2.0], dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda d, p: crop.triangular_root_density(coarse[:-1], coarse[1:], d, p), (depth, peak)
+    )
+
+
 def test_prior_is_the_catalogue() -> None:
     loam = soils.SoilPrior.from_catalogue(["Sandy Loam"])
     soil = loam.soil(torch.zeros(5, dtype=torch.float64))
@@ -163,7 +178,7 @@ def test_withheld_plots_get_no_offset(maricopa: tables.Maricopa) -> None:
 def test_the_initial_profile_is_the_measured_one_whatever_the_soil(maricopa: tables.Maricopa) -> None:
     model = small_cotton(maricopa)
     plots = torch.tensor([0, 20, 40, 50])
-    z = 0.5 * torch.randn(4, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = 0.5 * torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
         prediction = model.predict(plots, z)
     assert (prediction.theta[0] - maricopa.theta[0][:, plots]).abs().max() < 1e-9

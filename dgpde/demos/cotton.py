@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 import dgpde
 from dgpde.demos import crop
-from dgpde.demos.soils import AIR_ENTRY, PlotToSoil, SoilPrior, head_of_moisture
+from dgpde.demos.soils import AIR_ENTRY, NAMES, PlotToSoil, SoilPrior, head_of_moisture, logit
 from dgpde.demos.tables import DAY, Maricopa
 
 PLANTING = dt.date(2018, 4, 20)
@@ -19,7 +18,15 @@ KCB = (0.15, 1.13, 0.52)  # initial, mid-season, end: values used by the experim
 STAGES = (32, 47, 37, 35)  # days
 FIRST_ROOTS, LAST_ROOTS = 0.18, 1.0  # m
 CROP_HEIGHT = 1.2  # m, full-grown cotton (FAO-56, table 12: 1.2 to 1.5 m)
-LAYER = 0.40  # m, thickness of the five soil layers, those of the limits in plots.csv
+LAYER_BOTTOMS = (
+    0.20,
+    0.40,
+    0.80,
+    1.20,
+    1.60,
+    2.00,
+)  # m: the layers of the limits in plots.csv, the first cut in two
+LIMITS_OF_LAYER = (0, 0, 1, 2, 3, 4)  # which of the limits in plots.csv belongs to each
 # Cotton of the HYDRUS database (Taylor and Ashcroft 1972). Demand lasts half a day here, so the daily rates at which
 # stress begins are doubled.
 FEDDES = dgpde.Feddes(
@@ -31,6 +38,7 @@ FEDDES = dgpde.Feddes(
     rate_high=2 * 5e-3 / DAY,
     rate_low=2 * 1e-3 / DAY,
 )
+ROOT_PEAK = 0.2  # prior of where roots are densest, as a part of their depth
 STRESS = 0.7  # critical stress index of root uptake in the prior; 1 is no compensation (Jarvis 1989)
 READING = 0.20  # m, thickness of the layer that one neutron reading stands for
 
@@ -70,7 +78,7 @@ class Prediction:
     run: dgpde.Solution
     plots: Tensor  # [c] indices of the plots
     theta: Tensor  # [R, 10, c] water content at the readings
-    soil: dict[str, Tensor]  # parameters [5, c], top layer first
+    soil: dict[str, Tensor]  # parameters [6 layers, c], top layer first
     precipitation: Tensor  # [T, c] m/s, rain and irrigation
     evaporation: Tensor  # [T, 1] m/s, potential
     transpiration: Tensor  # [T, 1] m/s, potential
@@ -106,9 +114,11 @@ class Cotton(nn.Module):
         self.prior = SoilPrior.from_catalogue(textures)
         self.features = known_of_plots(data, split.train_plots)
         self.map = PlotToSoil(self.features.shape[-1])
-        self.offset = nn.Parameter(torch.zeros(len(split.train_plots), 5, 5, dtype=torch.float64))
-        # Standardised: logarithms of the factors on Kcb, evaporation, final root depth and root-profile shape, and the
-        # logit of the critical stress index of root uptake.
+        self.offset = nn.Parameter(
+            torch.zeros(len(split.train_plots), len(LAYER_BOTTOMS), len(NAMES), dtype=torch.float64)
+        )
+        # Standardised: logarithms of the factors on Kcb, evaporation and final root depth; logits of the peak of the
+        # root profile and of the critical stress index of root uptake.
         self.crop = nn.Parameter(torch.zeros(5, dtype=torch.float64))
         self.options = dgpde.SolveOptions(dt_initial=600.0, time_error=time_error)
 
@@ -121,24 +131,29 @@ class Cotton(nn.Module):
         bottom_edge = torch.flip(torch.cumsum(torch.flip(self.dz, [0]), 0), [0])
         self.edges = (bottom_edge - self.dz, bottom_edge)  # depths of the upper and lower edges [nz]
         centre = bottom_edge - self.dz / 2
-        self.layer_of_cell = torch.clamp((centre / LAYER).long(), max=4)
+        bottoms = torch.tensor(LAYER_BOTTOMS, dtype=torch.float64)
+        self.layer_of_cell = torch.bucketize(centre, bottoms)
         self.reading_of_cell = torch.clamp((centre / READING).long(), max=9)
         member = nn.functional.one_hot(self.reading_of_cell, 10).T.to(torch.float64)
         self.reading_weights = member * self.dz / READING  # [10, nz]
 
     def crop_factors(self) -> Tensor:
-        """Factors on Kcb, soil evaporation, final root depth and root-profile shape, each 1 in the prior."""
-        spread = torch.tensor([0.15, 0.50, 0.30, 0.50], dtype=torch.float64)
-        return torch.exp(spread * self.crop[:4])
+        """Factors on Kcb, soil evaporation and final root depth, each 1 in the prior."""
+        spread = torch.tensor([0.15, 0.50, 0.30], dtype=torch.float64)
+        return torch.exp(spread * self.crop[:3])
+
+    def root_peak(self) -> Tensor:
+        """Where roots are densest, as a part of their depth."""
+        return torch.sigmoid(logit(ROOT_PEAK) + self.crop[3])
 
     def stress_index(self) -> Tensor:
         """Critical stress index omega_c, below which roots in wet layers no longer make up for those in dry ones."""
-        return torch.sigmoid(math.log(STRESS / (1.0 - STRESS)) + self.crop[4])
+        return torch.sigmoid(logit(STRESS) + self.crop[4])
 
     def demand(self) -> tuple[Tensor, Tensor, Tensor]:
         """Potential evaporation and transpiration [T] m/s, root density [T, nz] 1/m."""
         days = slice(self.first, self.first + self.n_days)
-        kcb_factor, evaporation_factor, root_factor, shape = self.crop_factors().unbind()
+        kcb_factor, evaporation_factor, root_factor = self.crop_factors().unbind()
         since = torch.tensor([(d - PLANTING).days for d in self.data.days[days]], dtype=torch.float64)
         table = crop.kcb_curve(since, KCB, STAGES)
         kcb = kcb_factor * table
@@ -146,7 +161,7 @@ class Cotton(nn.Module):
         kc_max = crop.kc_maximum(kcb, self.data.rh_min[days], self.data.wind_2m[days], height)
         ke = evaporation_factor * crop.evaporation_coefficient(kcb, kc_max, height)
         depth = crop.root_depth(table, FIRST_ROOTS, LAST_ROOTS * root_factor, KCB[0], KCB[1])
-        density = crop.root_density(*self.edges, depth, shape)
+        density = crop.triangular_root_density(*self.edges, depth, self.root_peak())
         et = self.data.reference_et[days] / DAY  # m/s, mean of the day
         return (
             self.daytime(ke * et),
@@ -159,7 +174,7 @@ class Cotton(nn.Module):
         return torch.stack([2.0 * mean, torch.zeros_like(mean)], dim=1).flatten(0, 1)
 
     def coordinates(self, plots: Tensor, own: bool) -> Tensor:
-        """Standardised soil coordinates z [c, 5 layers, 5] of plots, with their own offsets or by the map alone."""
+        """Standardised soil coordinates z [c, 6 layers, 5] of plots, with their own offsets or by the map alone."""
         z = self.map(self.features[plots])
         if not own:
             return z
@@ -170,12 +185,12 @@ class Cotton(nn.Module):
         return z + self.offset_spread * self.offset[row[plots]]
 
     def predict(self, plots: Tensor, z: Tensor, save: str = "readings", progress: bool = False) -> Prediction:
-        """Run the columns of `plots` [c] with soil coordinates z [c, 5, 5].
+        """Run the columns of `plots` [c] with soil coordinates z [c, 6, 5].
 
         `save`: `readings` keeps psi at the reading dates only, `all` at every half day.
         """
         data = self.data
-        soil = {name: value.T for name, value in self.prior.soil(z).items()}  # [5, c]
+        soil = {name: value.T for name, value in self.prior.soil(z).items()}  # [6, c]
         cells = {name: value[self.layer_of_cell] for name, value in soil.items()}  # [nz, c]
         evaporation, transpiration, density = (x.unsqueeze(-1) for x in self.demand())
         days = slice(self.first, self.first + self.n_days)
@@ -219,16 +234,21 @@ class Cotton(nn.Module):
 
 
 def known_of_plots(data: Maricopa, train_plots: Tensor) -> Tensor:
-    """What is known of each layer of each plot before any run: [n, 5, features], scaled by the training plots.
+    """What is known of each layer of each plot before any run: [n, 6, features], scaled by the training plots.
 
-    Of the layer: lower limit, drained upper limit, moisture of the first profile; of the plot: the same for
-    all layers, and the position; and which layer it is.
+    Of the layer: lower limit, drained upper limit, moisture of the first profile; of the plot: the same for all
+    layers, and the position; and which layer it is.
     """
-    first = data.theta[0].T.reshape(-1, 5, 2).mean(dim=2)  # [n, 5]
-    layers = torch.stack([data.lower_limit, data.upper_limit, first], dim=2)  # [n, 5, 3]
-    mean, spread = layers[train_plots].mean(dim=0), layers[train_plots].std(dim=0)
-    layers = (layers - mean) / spread
+    middles = [(a + b) / 2 for a, b in zip((0.0, *LAYER_BOTTOMS), LAYER_BOTTOMS, strict=False)]
+    inside = [(data.depths - m).abs() < (b - m) for m, b in zip(middles, LAYER_BOTTOMS, strict=True)]
+    first = torch.stack([data.theta[0][rows].mean(dim=0) for rows in inside], dim=1)  # [n, 6]
+    limits = list(LIMITS_OF_LAYER)
+    layers = torch.stack(
+        [data.lower_limit[:, limits], data.upper_limit[:, limits], first], dim=2
+    )  # [n, 6, 3]
+    layers = (layers - layers[train_plots].mean(dim=0)) / layers[train_plots].std(dim=0)
     position = data.position / data.position[train_plots].std(dim=0)
-    plot = torch.cat([layers.flatten(1), position], dim=1)[:, None, :].expand(-1, 5, -1)
-    which = torch.eye(5, dtype=torch.float64).expand(len(data.plots), 5, 5)
+    count = len(LAYER_BOTTOMS)
+    plot = torch.cat([layers.flatten(1), position], dim=1)[:, None, :].expand(-1, count, -1)
+    which = torch.eye(count, dtype=torch.float64).expand(len(data.plots), count, count)
     return torch.cat([layers, plot, 2.0 * which], dim=2)

@@ -65,6 +65,29 @@ def root_depth(
     return first + (last - first) * ((grown - kcb_initial) / (kcb_middle - kcb_initial)).clamp(0.0, 1.0)
 
 
+def triangular_root_density(top: Tensor, bottom: Tensor, depth: Tensor, peak: Tensor | float) -> Tensor:
+    """Mean root density [1/m] of cells, rising linearly to a peak below the surface and falling linearly to zero.
+
+    The triangular distribution on [0, depth] with its mode at peak * depth, integrated exactly over each cell. A
+    surface that is hot and often dry holds few roots, so the densest are below it; peak = 0 would be the linear
+    decrease of Prasad (1988), Journal of Hydrology 99, 297-306.
+
+    Args:
+        top, bottom: depths of the upper and lower edges of the cells, m, [nz]; top < bottom.
+        depth: of the roots, m, [T].
+        peak: depth of the greatest density as a part of `depth`, in (0, 1).
+
+    Returns:
+        [T, nz].
+    """
+
+    def above(edge: Tensor) -> Tensor:
+        x = (edge[None, :] / depth[:, None]).clamp(max=1.0)
+        return torch.where(x < peak, x**2 / peak, 1.0 - (1.0 - x) ** 2 / (1.0 - peak))
+
+    return (above(bottom) - above(top)) / (bottom - top)
+
+
 def root_density(top: Tensor, bottom: Tensor, depth: Tensor, shape: Tensor | float = 1.0) -> Tensor:
     """Mean root density [1/m] of cells, whose integral over depth is one.
 

@@ -14,7 +14,7 @@ from dgpde.demos.fit import fit
 from dgpde.demos.score import ErrorTable, nan_mean, rmse
 from dgpde.demos.tables import load_maricopa
 
-ITERATIONS = 100
+ITERATIONS = 80
 NOISE = 0.02  # standard deviation of reading minus model that the prior is weighed against [-]
 COLUMNS = ["training plots", "same, later dates", "new plots", "same, later dates "]
 
@@ -129,13 +129,14 @@ def run(folder: Path, iterations: int | None = None) -> ErrorTable:
 
 def summary(model: Cotton, prediction: Prediction) -> str:
     """What was learned of the crop, and the season's water balance, for a terminal."""
-    kcb, evaporation, depth, shape = model.crop_factors().tolist()
+    kcb, evaporation, depth = model.crop_factors().tolist()
     water = season_balance(model, prediction)
     mean = {name: 1e3 * series[-1].mean().item() for name, series in water.items()}
     return "\n".join(
         [
             f"\ncrop: Kcb x {kcb:.3f}, soil evaporation x {evaporation:.3f}, roots to "
-            f"{LAST_ROOTS * depth:.2f} m, shape {shape:.2f}, critical stress index {model.stress_index().item():.2f}",
+            f"{LAST_ROOTS * depth:.2f} m, densest at {model.root_peak().item():.2f} of it, critical stress index "
+            f"{model.stress_index().item():.2f}",
             "season, mean of plots [mm]: " + ", ".join(f"{name} {value:.0f}" for name, value in mean.items()),
             f"largest mass balance error: {prediction.run.mass_balance_error.max().item():.1e} of the water moved",
         ]

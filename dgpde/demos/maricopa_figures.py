@@ -10,7 +10,7 @@ import torch
 
 import dgpde
 from dgpde import plot
-from dgpde.demos.cotton import Cotton, Prediction
+from dgpde.demos.cotton import LAYER_BOTTOMS, Cotton, Prediction
 from dgpde.demos.soils import AIR_ENTRY
 from dgpde.demos.tables import DAY, MM
 
@@ -173,7 +173,7 @@ def retention(model: Cotton, after: Prediction) -> Any:
         torch.randn(2000, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     )
     median = model.prior.soil(torch.zeros(1, 5, dtype=torch.float64))
-    figure, axes = plot.figure(2, 5, (14, 6.2), sharex=True, sharey="row")
+    figure, axes = plot.figure(2, len(LAYER_BOTTOMS), (15, 6), sharex=True, sharey="row")
 
     def curves(soil: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         relation = dgpde.VanGenuchten(**soil, air_entry=AIR_ENTRY)
@@ -182,7 +182,7 @@ def retention(model: Cotton, after: Prediction) -> Any:
     with torch.no_grad():
         spread = [x.quantile(torch.tensor([0.1, 0.9], dtype=torch.float64), dim=0) for x in curves(sample)]
         middle = [x[0] for x in curves(median)]
-        for layer in range(5):
+        for layer, (top, bottom) in enumerate(zip((0.0, *LAYER_BOTTOMS), LAYER_BOTTOMS, strict=False)):
             learned = curves({name: value[layer] for name, value in after.soil.items()})
             for row in range(2):
                 plot.retention_fan(
@@ -197,7 +197,7 @@ def retention(model: Cotton, after: Prediction) -> Any:
                     },
                     (spread[row][0], middle[row], spread[row][1]),
                 )
-            axes[0, layer].set_title(f"{40 * layer} to {40 * layer + 40} cm")
+            axes[0, layer].set_title(f"{100 * top:.0f} to {100 * bottom:.0f} cm")
             axes[1, layer].set_yscale("log")
             axes[1, layer].set_ylim(1e-6, 1e4)
             axes[1, layer].set_xlabel("suction [m]")
@@ -298,9 +298,12 @@ def field(model: Cotton, after: Prediction, history: list[dict[str, float]]) -> 
     figure, axes = plot.figure(1, 3, (15, 4.4), width_ratios=[1, 1, 0.75])
     relation = dgpde.VanGenuchten(**after.soil, air_entry=AIR_ENTRY)
     heads = torch.tensor([-1.0, -150.0], dtype=torch.float64)
-    wet, dry = (relation.theta(h.expand(5, len(after.plots))) for h in heads)
+    wet, dry = (relation.theta(h.expand(len(LAYER_BOTTOMS), len(after.plots))) for h in heads)
+    thickness = torch.tensor(LAYER_BOTTOMS, dtype=torch.float64).diff(
+        prepend=torch.zeros(1, dtype=torch.float64)
+    )
     maps = {
-        "water held between 1 m and 150 m of suction [mm]": ((wet - dry).sum(dim=0) * 0.4 / MM, "YlGnBu"),
+        "water held between 1 m and 150 m of suction [mm]": (thickness @ (wet - dry) / MM, "YlGnBu"),
         "drainage below 2 m in the season [mm]": (season_balance(model, after)["drainage"][-1] / MM, "PuBu"),
     }
     for ax, (title, (values, colours)) in zip(axes[0], maps.items(), strict=False):

@@ -37,7 +37,8 @@ def catalogue(texture: str, source: str = "HYDRUS") -> dict[str, float]:
     raise ValueError(f"texture {texture!r} has no van Genuchten row from {source!r} in the catalogue")
 
 
-def _logit(x: float) -> float:
+def logit(x: float) -> float:
+    """Logarithm of the odds of x in (0, 1)."""
     return math.log(x / (1.0 - x))
 
 
@@ -85,8 +86,8 @@ class SoilPrior:
                 raise ValueError(f"theta bounds do not hold theta_r and theta_s of {texture!r}; widen them")
             rows.append(
                 [
-                    _logit(scaled[0]),
-                    _logit(scaled[1]),
+                    logit(scaled[0]),
+                    logit(scaled[1]),
                     math.log(soil["alpha"]),
                     math.log(soil["n"] - 1.0),
                     math.log(soil["k_sat"]),
