@@ -106,7 +106,8 @@ class StateStore:
             with h5py.File(self._file, "r") as file:
                 group = file[str(index)]
                 return {
-                    name: torch.from_numpy(group[name][()]).to(device) for name, device in self.devices.items()
+                    name: torch.from_numpy(group[name][()]).to(device)
+                    for name, device in self.devices.items()
                 }
         return {name: value.to(self.devices[name]) for name, value in self.states[index].items()}
 
@@ -161,7 +162,9 @@ class Plan:
             ("gradients", self.gradients),
             ("forward and gradient", self.backward),
         )
-        return f"{self.steps} steps a column\n" + "\n".join(f"{name:22s}{size / 1e6:12.1f} MB" for name, size in rows)
+        return f"{self.steps} steps a column\n" + "\n".join(
+            f"{name:22s}{size / 1e6:12.1f} MB" for name, size in rows
+        )
 
 
 def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor]) -> Plan:

@@ -228,7 +228,11 @@ def allocate_outputs(problem: ColumnProblem, inputs: dict[str, Tensor]) -> Outpu
     result = ColumnResult(psi, ponding, full(t, n), full(t, n), full(t, n), full(t, n), report)
     # The state is handed on from segment to segment in buffers of its own.
     return Outputs(
-        result, rows.to(device), psi0.clone().contiguous(), inputs["ponding0"].detach().clone(), dt_next.clone()
+        result,
+        rows.to(device),
+        psi0.clone().contiguous(),
+        inputs["ponding0"].detach().clone(),
+        dt_next.clone(),
     )
 
 
