@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
 from types import ModuleType
 
@@ -14,14 +15,13 @@ def native_module() -> ModuleType:
         ImportError: the module is missing or does not load; the message holds the loader's own reason.
     """
     try:
-        from dgpde import _C
+        return importlib.import_module("dgpde._C")
     except ImportError as reason:
         raise ImportError(
             "dgpde._C: the native module does not load "
             f"({reason}); build it with `make build` or `pip install .`, "
             "or ask for the slow backend by SolveOptions(backend='reference')"
         ) from reason
-    return _C
 
 
 def cuda_missing(module: ModuleType) -> str | None:

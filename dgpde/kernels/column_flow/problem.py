@@ -46,7 +46,8 @@ STATUS_TEXT = {
     1: "the nonlinear solve did not converge at the smallest time step (dt_min); "
     "lower dt_min, loosen tolerance, refine the layers where the front stands, or check the soil parameters there",
     2: "a value that is not finite came up in the solve; check the soil parameters and the forcing of this column",
-    3: "the step limit was reached (max_steps); raise max_steps or time_error, or lower the number of intervals per call",
+    3: "the step limit was reached (max_steps); raise max_steps or time_error, "
+    "or lower the number of intervals per call",
 }
 
 
@@ -78,6 +79,7 @@ class ColumnProblem:
 
     @property
     def intervals(self) -> int:
+        """Number of output intervals, T."""
         return self.times.numel() - 1
 
     def input_names(self) -> tuple[str, ...]:
