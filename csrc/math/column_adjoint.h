@@ -76,7 +76,8 @@ class ColumnAdjoint : ColumnReplay<V> {
         c.sum_face[k] = load<V>(as_view(in.sum_face), 0, k, lanes);
         c.sum_storage[k] = load<V>(as_view(in.sum_storage), 0, k, lanes);
         c.sum_k[k] = load<V>(as_view(in.sum_k), 0, k, lanes);
-        for (int i = 0; i < n_soil; ++i) sum[i] = load<V>(as_view(in.sum_soil), used[i], k, lanes);
+        if (!this->tabulated())  // a table's gradient is in memory of its own
+          for (int i = 0; i < n_soil; ++i) sum[i] = load<V>(as_view(in.sum_soil), used[i], k, lanes);
       }
     }
     carry_ponding = load<V>(as_view(in.carry_ponding), 0, 0, lanes);
@@ -328,7 +329,8 @@ class ColumnAdjoint : ColumnReplay<V> {
         put_cell(in.sum_face, 0, k, own, c.sum_face[k]);
         put_cell(in.sum_storage, 0, k, own, c.sum_storage[k]);
         put_cell(in.sum_k, 0, k, own, c.sum_k[k]);
-        for (int i = 0; i < n_soil; ++i) put_cell(in.sum_soil, used[i], k, own, c.sum_at(k)[i]);
+        if (!this->tabulated())
+          for (int i = 0; i < n_soil; ++i) put_cell(in.sum_soil, used[i], k, own, c.sum_at(k)[i]);
       }
       return;
     }
