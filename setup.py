@@ -51,9 +51,8 @@ INSTRUCTION_SETS = {
 }
 NVCC_FLAGS = shlex.split(
     "-std=c++17 -O3 --expt-relaxed-constexpr --threads 0 -Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra "
-    "-gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90,code=sm_90 "
-    "-gencode=arch=compute_90,code=compute_90"
-)  # the last -gencode embeds PTX, which the driver compiles for GPUs newer than sm_90
+    "-gencode=arch=compute_90,code=sm_90 -gencode=arch=compute_80,code=compute_80"
+)  # machine code for Hopper; for every other GPU from sm_80 on PTX, which its driver compiles once and keeps
 
 
 @dataclass(frozen=True)
