@@ -73,7 +73,13 @@ CASES = {
             name="weather",
             title="A week of hourly weather with roots on 100 cells, adaptive steps",
             module="weather",
-            repeats={"cpu": {64: 5, 1000: 3}, "cuda": {1_000_000: 3}},
+            repeats={"cpu": {64: 5, 1000: 3}, "cuda": {1000: 5, 50_000: 3}},
+        ),
+        Case(
+            name="million",
+            title="The same week on a million columns, float64; the gradient in parts that fit in memory",
+            module="million",
+            repeats={"cuda": {1_000_000: 3}},
         ),
     )
 }

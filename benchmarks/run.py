@@ -122,9 +122,14 @@ def measure_here(name: str, device: str, size: int) -> None:
     if device == "cpu":
         torch.set_num_threads(1)
     else:
+        from dgpde._native import cuda_missing, native_module
+
+        missing = cuda_missing(native_module())
+        if missing is not None:
+            raise RuntimeError(f"--device cuda: {missing}")
         extra["gpu"] = torch.cuda.get_device_name()
     case = CASES[name]
-    measurement = case.measure()(size, device, case.repeats[device].get(size, 3))
+    measurement = case.measure()(size, device, case.repeats.get(device, {}).get(size, 3))
     measurement.extra |= extra
     print(json.dumps(measurement.as_dict()))
 
@@ -147,8 +152,8 @@ def main() -> int:
         measure_here(name, device, int(size))
         return 0
     good = True
-    for name in options.case or list(CASES):
-        sizes = options.size or list(CASES[name].repeats[options.device])
+    for name in options.case or [name for name, case in CASES.items() if options.device in case.repeats]:
+        sizes = options.size or list(CASES[name].repeats.get(options.device) or CASES[name].repeats["cuda"])
         good &= run_case(CASES[name], options.device, sizes, str(ROOT / options.jax_python))
     return 0 if good else 1
 
