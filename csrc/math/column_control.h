@@ -3,7 +3,9 @@
 // Strategy of a step (counts in the design notes and in dgpde/kernels/column_flow/README.md): Newton from the predicted
 // or the old state, without line search, at most max_newton iterations; if that fails, once more from the wet side
 // (psi = max(psi_old, -wet suction)) with a non-monotone line search, at most 2 max_newton iterations; if that
-// fails, the step is cut by four.
+// fails, the step is cut by four. When the shorter step fails too, its restart is made from a column that is full to
+// the surface, then from one in which no cell is full: a closed full column without storage has no regular Jacobian
+// at its old state, whatever the step.
 //
 // Step control: backward Euler's own error, dt/2 |theta'_new - theta'_old| (Kavetski, Binning & Sloan 2001, Adv. Water
 // Resour. 24:595), held at time_error; steps land on the ends of the output intervals.
@@ -24,6 +26,8 @@ enum class Move : int32_t {
   newton,    // the update that the last sweep eliminated
   shorten,   // a shorter step along the last update
   from_wet,  // first guess: max(psi_old, -wet suction)
+  from_full,     // first guess: full to the surface, max(psi_old, depth)
+  from_drained,  // first guess: no cell full, min(psi_old, -wet suction)
 };
 
 enum StatusCode : int32_t { kFinished = 0, kNoConvergence = 1, kNotFinite = 2, kStepLimit = 3 };
@@ -31,6 +35,7 @@ enum StatusCode : int32_t { kFinished = 0, kNoConvergence = 1, kNotFinite = 2, k
 struct LaneControl {
   static constexpr int kMemory = 5;       // residual norms that the line search looks back on
   static constexpr int kShortenings = 3;  // halvings at most
+  static constexpr int kClosings = 4;     // iterations that serve only the column's balance, at most
 
   Move move = Move::idle;
   int32_t status = kFinished;
@@ -38,7 +43,7 @@ struct LaneControl {
   double dt = 1.0, wish = 1.0, t = 0.0, length = 1.0, target = 1.0, failed_time = NAN;
   bool waiting = false;  // for the other lanes of the pack, before its next step
   bool landing = false, has_rate = false, restarted = false, last_resort = false, seen_finite = false;
-  int iteration = 0, shortened = 0, remembered = 0;
+  int iteration = 0, shortened = 0, remembered = 0, closings = 0, cut_in_turn = 0;
   double share = 1.0, best_share = 1.0, best_norm = 0.0, recent[kMemory] = {};
   int64_t steps = 0, newton = 0, cuts = 0, rejections = 0, restarts = 0, interval_steps = 0;
   // integrals over the interval [m] and the run's balance [m]
@@ -75,13 +80,14 @@ struct LaneControl {
       dt = rest;
     else
       dt = wish > 0.5 * rest ? 0.5 * rest : wish;
+    cut_in_turn = 0;
     first_guess(has_rate ? Move::predict : Move::from_old);
   }
 
   DGPDE_HD void first_guess(Move from) {
     move = from;
     restarted = last_resort = seen_finite = false;
-    iteration = shortened = remembered = 0;
+    iteration = shortened = remembered = closings = 0;
     share = 1.0;
   }
 
@@ -102,11 +108,11 @@ struct LaneControl {
       ++restarts;
       iteration = shortened = remembered = 0;
       share = 1.0;
-      move = Move::from_wet;
+      move = cut_in_turn % 3 == 0 ? Move::from_wet : cut_in_turn % 3 == 1 ? Move::from_full : Move::from_drained;
       return;
     }
     seen_finite |= finite;
-    if (move == Move::from_wet) {
+    if (move == Move::from_wet || move == Move::from_full || move == Move::from_drained) {
       if (!finite) return cut(p);
       remember(norm);
       next_newton();
@@ -139,6 +145,10 @@ struct LaneControl {
     }
   }
 
+  // Each cell has converged but the column's sum has not: a few more iterations are spent on it.
+  DGPDE_HD bool balanced() const { return closings == kClosings; }
+  DGPDE_HD bool balance_tried() { return ++closings == kClosings; }
+
   DGPDE_HD void remember(double norm) {
     if (remembered == kMemory) {
       for (int i = 1; i < kMemory; ++i) recent[i - 1] = recent[i];
@@ -160,6 +170,7 @@ struct LaneControl {
 
   DGPDE_HD void cut(const ColumnProblem& p) {
     ++cuts;
+    ++cut_in_turn;
     wish = 0.25 * dt;
     if (wish < p.dt_min) return fail(p, seen_finite ? kNoConvergence : kNotFinite);
     dt = wish;

@@ -48,6 +48,8 @@ class ColumnForward {
       V wet;
       soil_wet_suction<V>(soil, c.soil_at(k), wet);
       c.wet[k] = wet;
+      c.sharp[k] = sharpness(k, wet);
+      steep |= any(V(c.sharp[k]) < R(1));
       c.kink[k] = soil_kink_suction<V>(soil, c.soil_at(k));
       c.pore[k] = static_cast<R>(p.dz[k]) * (c.soil_at(k)[0] + c.soil_at(k)[1]);
       // Whether a term is there at all; adding its zeros would not change a bit.
@@ -114,9 +116,10 @@ class ColumnForward {
   // per-lane values of the step in hand
   V dt, inv_dt, share, ponding_old, omega_c{}, omega{}, omega_old{}, omega_base{}, omega_step{}, d_omega{}, transpiration{}, feddes_h[4] = {};
   Mask<V> newton, search, recording;
+  Mask<V> gentle;  // saturated cells of these lanes begin to dry by little
   const R small_move;  // relative to the head
-  Mask<V> to_old, to_predicted, to_shortened, to_wet;
-  bool kinked = false, elastic = false;
+  Mask<V> to_old, to_predicted, to_shortened, to_wet, to_full, to_drained;
+  bool steep = false, kinked = false, elastic = false;
   bool upward = true;  // direction of the next sweep
   int waited = 0;      // sweeps for which a lane has waited
   bool any_guess = false, any_search = false, any_recording = false, any_newton = false, any_careful = false;
@@ -125,6 +128,7 @@ class ColumnForward {
   BoundaryFlux<V> top_flux, bottom_flux;
   V accuracy, round_off;  // weights of pore volume and of the terms of a row in the residual that is accepted
   V excess, norm2, omega_sum, uptake, source_sum{};
+  V stored, moved, noise;  // of sum_water()
 
   // The initial state.
   DGPDE_HD void start() {
@@ -191,7 +195,7 @@ class ColumnForward {
   DGPDE_HD bool prepare_sweep() {
     bool busy = false;
     release();
-    newton = search = recording = to_old = to_predicted = to_shortened = to_wet = Mask<V>{};
+    newton = search = recording = to_old = to_predicted = to_shortened = to_wet = to_full = to_drained = Mask<V>{};
     any_guess = any_search = any_recording = any_newton = any_careful = false;
     accuracy = round_off = V{};
     for (int lane = 0; lane < W; ++lane) {
@@ -206,6 +210,7 @@ class ColumnForward {
       any_recording |= s.move == Move::from_old && !s.has_rate;
       put_mask(recording, lane, s.move == Move::from_old && !s.has_rate);
       put_mask(search, lane, s.restarted);
+      put_mask(gentle, lane, (s.iteration & 2) != 0);
       any_search |= s.restarted;
       switch (s.move) {
         case Move::idle:
@@ -228,6 +233,14 @@ class ColumnForward {
           break;
         case Move::from_wet:
           put_mask(to_wet, lane, true);
+          any_guess = true;
+          break;
+        case Move::from_full:
+          put_mask(to_full, lane, true);
+          any_guess = true;
+          break;
+        case Move::from_drained:
+          put_mask(to_drained, lane, true);
           any_guess = true;
           break;
       }
@@ -411,12 +424,16 @@ class ColumnForward {
 
   // Lanes that do not iterate take their new head from what is known, and the soil is evaluated there.
   DGPDE_HD void take_guesses() {
-    const auto guess = mask_or(mask_or(to_old, to_predicted), mask_or(to_wet, to_shortened));
+    const auto guess = mask_or(mask_or(to_old, to_predicted), mask_or(mask_or(to_wet, to_shortened), mask_or(to_full, to_drained)));
     for (int64_t k = 0; k < p.nz; ++k) {
       const V psi_old = c.psi_old[k];
       V psi = select(to_predicted, predicted_head(k, psi_old), psi_old);
-      psi = select(to_wet, vmax(psi_old, -V(c.wet[k])), psi);
-      if (any_search) psi = select(to_shortened, c.base[k] + share * (c.target[k] - c.base[k]), psi);
+      if (any_search) {
+        psi = select(to_wet, vmax(psi_old, -V(c.wet[k])), psi);
+        psi = select(to_full, vmax(psi_old, broadcast<V>(p.gravity * depth(k))), psi);
+        psi = select(to_drained, vmin(psi_old, -V(c.wet[k])), psi);
+        psi = select(to_shortened, c.base[k] + share * (c.target[k] - c.base[k]), psi);
+      }
       SoilPoint<V> s;
       soil_evaluate<V>(soil, c.soil_at(k), psi, s);
       c.psi[k] = select(guess, psi, V(c.psi[k]));
@@ -460,6 +477,24 @@ class ColumnForward {
     return psi;
   }
 
+  // Exponent e of 1 - kr ~ h^e close to saturation. Below 1 (van Genuchten with n < 2 and no air entry) the slope of
+  // kr is unbounded at psi = 0; at n = 1.05 kr falls to 1/4 within a micrometre of suction.
+  DGPDE_HD V sharpness(int64_t k, V wet) const {
+    const V h = R(1e-6) * wet, one = broadcast<V>(1);
+    SoilPoint<V> s;
+    soil_evaluate<V>(soil, c.soil_at(k), -h, s);
+    const V fall = one - s.kr;
+    const auto falls = mask_and(fall > R(1e-12), wet > V{});
+    return select(falls, vmin(s.dkr * h / select(falls, fall, one), one), one);
+  }
+
+  // Depth of a cell below the surface, with a millimetre of water on it [m].
+  DGPDE_HD double depth(int64_t k) const {
+    double below = 0.5 * p.dz[k] + 1e-3;
+    for (int64_t i = k + 1; i < p.nz; ++i) below += p.dz[i];
+    return below;
+  }
+
   // The update is applied in theta where the cell is dry (h > wet suction) and in psi elsewhere. With the local power
   // law theta - theta_r ~ h^-s, s = C h/(theta - theta_r), theta_new = theta + C x means
   //     h_new = h (1 + r)^(-1/s),   r = C x/(theta - theta_r),   1/s = (x/h)/r.
@@ -483,7 +518,29 @@ class ColumnForward {
       const auto passes = wetness * (one + r) >= V(d[1]);
       next = select(large, select(passes, V{}, -h_new), next);
     }
+    if (steep) {
+      const V sharp = c.sharp[k];
+      const auto near = mask_and(mask_and(newton, mask_and(sharp < R(1), h <= wet)), vabs(x) > R(0.05) * vabs(h));
+      if (any(near)) next = select(near, near_saturation(h, x, wet, sharp, next), next);
+    }
     return next;
+  }
+
+  // Where the slope of kr is unbounded at saturation the update is applied in u = h^e, in which kr is almost linear; u
+  // falls to a tenth at most before the cell saturates, unless the update goes far beyond. A saturated cell that
+  // dries takes the update as it is or, every other time, goes to a small u: which of them leads to the solution
+  // depends on whether the cell above or the one below gains more from a larger kr.
+  DGPDE_HD V near_saturation(V h, V x, V wet, V sharp, V next) const {
+    const V one = broadcast<V>(1);
+    const auto unsaturated = h > V{};
+    const V hs = select(unsaturated, h, one);
+    const V growth = one - sharp * x / hs;
+    const V least = wet * vexp(vmax(R(-18) / sharp, broadcast<V>(sizeof(R) == 8 ? -440.0 : -55.0)));
+    const auto passes = mask_or(growth < R(-1), mask_and(growth < V{}, hs <= least));
+    const V exponent = vlog(vmax(growth, broadcast<V>(0.1))) / sharp;
+    const V h_new = vmin(hs * vexp(vmax(vmin(exponent, broadcast<V>(R(80))), broadcast<V>(R(-80)))), R(3) * wet);
+    const V within = select(passes, V{}, -vmax(h_new, least));
+    return select(unsaturated, within, select(gentle, vmax(next, -least), next));
   }
 
   DGPDE_HD V predicted_head(int64_t k, V psi_old) {
@@ -497,7 +554,7 @@ class ColumnForward {
   template <class History>
   DGPDE_HD void decide(History& history) {
     Mask<V> done{};
-    bool any_done = false;
+    bool any_done = false, summed = false;
     for (int lane = 0; lane < W; ++lane) {
       LaneControl& s = control[lane];
       if (s.move == Move::idle || s.waiting) continue;
@@ -508,6 +565,10 @@ class ColumnForward {
         const R w = get(omega, lane), error = get(omega_sum, lane) - w;
         converged = w <= get(omega_c, lane) ? get(omega_sum, lane) <= get(omega_c, lane) * (R(1) + tight())
                                             : (error < R(0) ? -error : error) <= tight() * w;
+      }
+      if (converged && !s.balanced()) {
+        if (!summed) sum_water(), summed = true;
+        converged = water_balances(lane) || s.balance_tried();
       }
       if (converged) {
         put_mask(done, lane, true);
@@ -529,33 +590,52 @@ class ColumnForward {
   // Round-off of a sum over the column: how closely the uptake's own sum is asked to agree.
   static constexpr R tight() { return R(4096) * std::numeric_limits<R>::epsilon(); }
 
-  // Largest truncation error of the step relative to its limit: theta everywhere, psi where the cell is saturated.
+  // Water that each column has taken up since the last accepted state, the sum of its cells' magnitudes, and what of
+  // either is round-off [m].
+  DGPDE_HD void sum_water() {
+    stored = moved = V{};
+    V held{};
+    for (int64_t k = 0; k < p.nz; ++k) {
+      const R dz = static_cast<R>(p.dz[k]);
+      const V theta = c.theta[k], gain = dz * (theta - c.theta_old[k]) + c.storage[k] * theta * (c.psi[k] - c.psi_old[k]);
+      stored = stored + gain;
+      moved = moved + vabs(gain);
+      held = held + dz * theta;
+    }
+    const V at_top = vabs(top_flux.q_psi) * vabs(V(c.psi[p.nz - 1])), at_bottom = vabs(bottom_flux.q_psi) * vabs(V(c.psi[0]));
+    noise = R(4) * std::numeric_limits<R>::epsilon() * (held + dt * (at_top + at_bottom));
+  }
+
+  // Every cell meets the tolerance of its own residual; their sum is held to the water moved, so that a long run in
+  // which little moves closes its balance too.
+  DGPDE_HD bool water_balances(int lane) const {
+    const double step = control[lane].dt, q_top = get(top_flux.q, lane), q_bottom = get(bottom_flux.q, lane);
+    const double taken = p.roots ? static_cast<double>(get(uptake, lane)) : 0.0, added = get(source_sum, lane);
+    const double error = get(stored, lane) - step * (q_top + q_bottom - taken + added);
+    const double all = get(moved, lane) + step * (fabs(q_top) + fabs(q_bottom) + taken + fabs(added));
+    return fabs(error) <= p.tolerance * all + get(noise, lane);
+  }
+
+  // Largest truncation error of the step, as water content, relative to its limit. It is not taken for larger than the
+  // change itself: where a cell is stiff (nearly saturated, thin) the rate before the step says little of the change.
   DGPDE_HD V step_error() const {
-    const R half = R(0.5);
-    const V inv_theta = broadcast<V>(1.0 / p.time_error);
-    const V inv_psi = broadcast<V>(0.01 / p.time_error);
-    Mask<V> rated{};
-    for (int lane = 0; lane < W; ++lane) put_mask(rated, lane, control[lane].has_rate);
+    const R half = R(0.5), inv_limit = static_cast<R>(1.0 / p.time_error);
     V worst{};
     for (int64_t k = 0; k < p.nz; ++k) {
-      const V e_theta = half * vabs(c.theta[k] - c.theta_old[k] - dt * c.rate_theta[k]) * inv_theta;
-      const V e_psi = half * vabs(c.psi[k] - c.psi_old[k] - dt * c.rate_psi[k]) * inv_psi;
-      const auto full = mask_and(rated, mask_and(V(c.psi[k]) > V{}, V(c.psi_old[k]) > V{}));
-      worst = vmax(worst, vmax(e_theta, select(full, e_psi, V{})));
+      const V theta = c.theta[k];
+      const V gain = theta - c.theta_old[k] + c.storage[k] * theta * (c.psi[k] - c.psi_old[k]) * static_cast<R>(1.0 / p.dz[k]);
+      worst = vmax(worst, vmin(half * vabs(gain - dt * c.rate_theta[k]), vabs(gain)));
     }
-    return worst;
+    return worst * inv_limit;
   }
 
   template <class History>
   DGPDE_HD void accept(const Mask<V>& mask, const V& error, History& history) {
-    V stored{}, moved{};
     for (int64_t k = 0; k < p.nz; ++k) {
-      const V psi = c.psi[k], theta = c.theta[k], dpsi = psi - c.psi_old[k], dtheta = theta - c.theta_old[k];
-      const V gain = static_cast<R>(p.dz[k]) * dtheta + c.storage[k] * theta * dpsi;
-      stored = stored + gain;
-      moved = moved + vabs(gain);
+      const V psi = c.psi[k], theta = c.theta[k], dpsi = psi - c.psi_old[k];
+      const V gain = theta - c.theta_old[k] + c.storage[k] * theta * dpsi * static_cast<R>(1.0 / p.dz[k]);
       c.rate_psi[k] = select(mask, dpsi * inv_dt, V(c.rate_psi[k]));
-      if (p.time_error > 0.0) c.rate_theta[k] = select(mask, dtheta * inv_dt, V(c.rate_theta[k]));
+      if (p.time_error > 0.0) c.rate_theta[k] = select(mask, gain * inv_dt, V(c.rate_theta[k]));
       c.psi_old[k] = select(mask, psi, V(c.psi_old[k]));
       c.theta_old[k] = select(mask, theta, V(c.theta_old[k]));
     }
