@@ -38,6 +38,11 @@ def part_of(leaves: dict[str, Tensor], first: int, last: int) -> dict[str, Tenso
     return {name: value.detach().clone().requires_grad_() for name, value in cut.items()}
 
 
+def taped_loss(leaves: dict[str, Tensor]) -> Tensor:
+    """A run that keeps its states."""
+    return weather.loss_of(weather.solve(leaves))
+
+
 def measure(size: int, device: str, repeats: int) -> Measurement:
     """Check a few columns against the reference, then time forward, and forward and backward part by part.
 
@@ -78,7 +83,7 @@ def measure(size: int, device: str, repeats: int) -> Measurement:
         ahead, back = Timing(), Timing()
         for first in range(0, size, part):
             mine = part_of(leaves, first, min(first + part, size))
-            loss = timed(lambda mine=mine: weather.loss_of(weather.solve(mine)), ahead, synchronize)
+            loss = timed(partial(taped_loss, mine), ahead, synchronize)
             timed(loss.backward, back, synchronize)
             del loss
         for whole, parts in ((taped, ahead), (backward, back)):
