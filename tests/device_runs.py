@@ -90,6 +90,14 @@ def same_decisions(found: dict[str, Tensor], expected: dict[str, Tensor]) -> Ten
     return torch.stack([found[name].cpu() == expected[name] for name in DECISIONS]).all(0)
 
 
+def of_columns(found: dict[str, Tensor], columns: Tensor) -> dict[str, Tensor]:
+    """What belongs to some of the columns; sums over all of them only when that is what they are."""
+    if bool(columns.all()):
+        return found
+    own = {name: value for name, value in found.items() if name != "gradient soil.table"}
+    return {name: value[..., columns.to(value.device)] for name, value in own.items()}
+
+
 def disagreement(found: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[float, str]:
     """Largest difference of any tensor relative to the largest number in it, and whose it is."""
     assert found.keys() == expected.keys()
