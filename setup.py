@@ -26,6 +26,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -90,7 +91,10 @@ class Compilation:
             return
         self.record.unlink(missing_ok=True)
         sys.stdout.write(f"compiling {self.target.stem}\n")
+        start = time.time()
         subprocess.run(self.command, check=True)
+        # A file that was edited while it was being compiled must count as newer than the object.
+        os.utime(self.target, (start, start))
         self.record.write_text(shlex.join(self.command))
 
 

@@ -24,7 +24,7 @@ class SolveOptions:
             the truncation error is not looked at; a step that does not converge is still cut. Default None:
             steps follow ``time_error``.
         tolerance: a step has converged when the water that its residual moves in every cell is below this
-            part of the cell's pore volume, plus round-off; default 1e-10.
+            part of the cell's pore volume, plus round-off; default 1e-11.
         time_error: accepted truncation error of a step as water content [-], default 1e-3: half the step times
             the change of d theta/dt in it, the difference of backward and forward Euler (Kavetski, Binning &
             Sloan 2001, Adv. Water Resour. 24, 595-605).
@@ -46,7 +46,7 @@ class SolveOptions:
     dt_min: float = 1e-6
     dt_max: float = 86400.0
     dt_fixed: float | None = None
-    tolerance: float = 1e-10
+    tolerance: float = 1e-11
     time_error: float = 1e-3
     max_newton: int = 20
     linear_tolerance: float = 1e-10

@@ -22,12 +22,16 @@ DGPDE_HD Mean<V> face_mean(FaceMean kind, V kr_a, V kr_b, Mask<V> a_is_upstream)
   switch (kind) {
     case FaceMean::upstream:
       return {select(a_is_upstream, kr_a, kr_b), select(a_is_upstream, one, V{}), select(a_is_upstream, V{}, one)};
+    // Conductivities that have faded to 0 (very dry soil) give a mean of 0, which does not respond to either.
     case FaceMean::geometric: {
-      const V k = vsqrt(kr_a * kr_b);
-      return {k, R(0.5) * k / kr_a, R(0.5) * k / kr_b};
+      const V product = kr_a * kr_b;
+      const auto there = product > V{};
+      const V k = vsqrt(product), half = select(there, R(0.5) * k, V{});
+      return {k, half / select(there, kr_a, one), half / select(there, kr_b, one)};
     }
     case FaceMean::harmonic: {
-      const V inv = one / (kr_a + kr_b);
+      const V sum = kr_a + kr_b;
+      const V inv = one / select(sum > V{}, sum, one);
       const V fa = kr_a * inv, fb = kr_b * inv;
       return {R(2) * kr_a * fb, R(2) * fb * fb, R(2) * fa * fa};
     }
@@ -61,7 +65,17 @@ struct BoundaryFlux {
 };
 
 // Derivatives of q, ponding and runoff in everything else; the adjoint and the tangent read them.
-enum BoundaryInput { kInPsi, kInKr, kInKrB, kInTransmissivity, kInValue0, kInValue1, kInValue2, kInValue3, kInPonding };
+enum BoundaryInput {
+  kInPsi,
+  kInKr,
+  kInKrB,
+  kInTransmissivity,
+  kInValue0,
+  kInValue1,
+  kInValue2,
+  kInValue3,
+  kInPonding
+};
 constexpr int kBoundaryInputs = 9;
 template <class V>
 struct BoundaryPartials {
@@ -84,8 +98,8 @@ DGPDE_HD Darcy<V> boundary_darcy(const BoundaryFace<V>& f, V psi_b, V kr_b, V ps
 }
 
 template <bool kPartials, class V>
-DGPDE_HD void boundary_flux(const BoundaryFace<V>& f, V psi, V kr, V ponding_old, V dt, V inv_dt, BoundaryFlux<V>& out,
-                            BoundaryPartials<V>* d) {
+DGPDE_HD void boundary_flux(const BoundaryFace<V>& f, V psi, V kr, V ponding_old, V dt, V inv_dt,
+                            BoundaryFlux<V>& out, BoundaryPartials<V>* d) {
   using R = RealOf<V>;
   const V one = broadcast<V>(1);
   out = {V{}, V{}, V{}, ponding_old, V{}};
@@ -155,7 +169,8 @@ DGPDE_HD void boundary_flux(const BoundaryFace<V>& f, V psi, V kr, V ponding_old
       out.ponding = select(ponded, select(full, ponding_max, p_pond), V{});
       out.runoff = select(full, supply - q_full - (ponding_max - ponding_old) * inv_dt, V{});
       out.q_psi = select(ponded, select(full, -conductance, -conductance * g), select(dried, dry.q_psi, V{}));
-      out.q_kr = select(ponded, select(full, head_full, head * g * g) * wet.conductance_kr, select(dried, dry.q_kr, V{}));
+      out.q_kr =
+          select(ponded, select(full, head_full, head * g * g) * wet.conductance_kr, select(dried, dry.q_kr, V{}));
       if constexpr (kPartials) {
         const V conductance_t = conductance / f.transmissivity;
         const V pond_head = select(full, V{}, conductance * g);  // dq / d(p_old + dt supply)
@@ -201,7 +216,7 @@ DGPDE_HD Stress<V> feddes(const V* h, V psi) {
   const V one = broadcast<V>(1);
   Stress<V> s{};
   const auto wet = mask_and(psi > h[1], psi < h[0]);
-  const auto dry = mask_and(psi < h[2], psi > h[3]);
+  const auto dry = mask_and(psi<h[2], psi> h[3]);
   const auto best = mask_and(psi <= h[1], psi >= h[2]);
   const V wet_slope = one / (h[0] - h[1]), dry_slope = one / (h[2] - h[3]);
   const V a_wet = (h[0] - psi) * wet_slope, a_dry = (psi - h[3]) * dry_slope;

@@ -114,9 +114,10 @@ class ColumnForward {
   bool resumed = false;
 
   // per-lane values of the step in hand
-  V dt, inv_dt, share, ponding_old, omega_c{}, omega{}, omega_old{}, omega_base{}, omega_step{}, d_omega{}, transpiration{}, feddes_h[4] = {};
+  V dt, inv_dt, share, ponding_old, omega_c{}, omega{}, omega_old{}, omega_base{}, omega_step{}, d_omega{},
+      transpiration{}, feddes_h[4] = {};
   Mask<V> newton, search, recording;
-  Mask<V> gentle;  // saturated cells of these lanes begin to dry by little
+  Mask<V> gentle;      // saturated cells of these lanes begin to dry by little
   const R small_move;  // relative to the head
   Mask<V> to_old, to_predicted, to_shortened, to_wet, to_full, to_drained;
   bool steep = false, kinked = false, elastic = false;
@@ -343,7 +344,8 @@ class ColumnForward {
         const R d = static_cast<R>(p.gravity * 0.5 * (p.dz[lower] + p.dz[lower + 1]));
         const V fall = kUp ? psi - psi_before + d : psi_before - psi + d;
         const V t = c.face[lower];
-        const Mean<V> m = kUp ? face_mean(mean, kr_before, s.kr, fall <= V{}) : face_mean(mean, s.kr, kr_before, fall <= V{});
+        const Mean<V> m =
+            kUp ? face_mean(mean, kr_before, s.kr, fall <= V{}) : face_mean(mean, s.kr, kr_before, fall <= V{});
         const V tk = t * m.k, tf = t * fall;
         const V q = -tk * fall;
         const V q_a = tk - tf * m.k_a * (kUp ? dkr_before : s.dkr);
@@ -393,7 +395,8 @@ class ColumnForward {
     return row;
   }
 
-  DGPDE_HD void add_boundary(const BoundaryFace<V>& face, BoundaryFlux<V>& flux, V psi, const SoilPoint<V>& s, Row& row) {
+  DGPDE_HD void add_boundary(const BoundaryFace<V>& face, BoundaryFlux<V>& flux, V psi, const SoilPoint<V>& s,
+                             Row& row) {
     boundary_flux<false, V>(face, psi, s.kr, ponding_old, dt, inv_dt, flux, nullptr);
     row.r = row.r - flux.q;
     row.diag = row.diag - (flux.q_psi + flux.q_kr * s.dkr);
@@ -424,7 +427,8 @@ class ColumnForward {
 
   // Lanes that do not iterate take their new head from what is known, and the soil is evaluated there.
   DGPDE_HD void take_guesses() {
-    const auto guess = mask_or(mask_or(to_old, to_predicted), mask_or(mask_or(to_wet, to_shortened), mask_or(to_full, to_drained)));
+    const auto guess =
+        mask_or(mask_or(to_old, to_predicted), mask_or(mask_or(to_wet, to_shortened), mask_or(to_full, to_drained)));
     for (int64_t k = 0; k < p.nz; ++k) {
       const V psi_old = c.psi_old[k];
       V psi = select(to_predicted, predicted_head(k, psi_old), psi_old);
@@ -508,7 +512,8 @@ class ColumnForward {
       const Strided<V> d = c.soil_at(k);
       const V hs = select(large, h, one);
       const V wetness = c.theta[k] - d[0];
-      const V r = c.capacity[k] * x / wetness;
+      // no water above theta_r is left: only log h can tell the cells apart, as for r = 0
+      const V r = select(wetness > V{}, c.capacity[k] * x / select(wetness > V{}, wetness, one), V{});
       const V y = x / hs;
       const auto tiny = vabs(r) < R(1e-4);
       const V rs = select(tiny, one, r);
@@ -597,12 +602,14 @@ class ColumnForward {
     V held{};
     for (int64_t k = 0; k < p.nz; ++k) {
       const R dz = static_cast<R>(p.dz[k]);
-      const V theta = c.theta[k], gain = dz * (theta - c.theta_old[k]) + c.storage[k] * theta * (c.psi[k] - c.psi_old[k]);
+      const V theta = c.theta[k],
+              gain = dz * (theta - c.theta_old[k]) + c.storage[k] * theta * (c.psi[k] - c.psi_old[k]);
       stored = stored + gain;
       moved = moved + vabs(gain);
       held = held + dz * theta;
     }
-    const V at_top = vabs(top_flux.q_psi) * vabs(V(c.psi[p.nz - 1])), at_bottom = vabs(bottom_flux.q_psi) * vabs(V(c.psi[0]));
+    const V at_top = vabs(top_flux.q_psi) * vabs(V(c.psi[p.nz - 1])),
+            at_bottom = vabs(bottom_flux.q_psi) * vabs(V(c.psi[0]));
     noise = R(4) * std::numeric_limits<R>::epsilon() * (held + dt * (at_top + at_bottom));
   }
 
@@ -623,7 +630,8 @@ class ColumnForward {
     V worst{};
     for (int64_t k = 0; k < p.nz; ++k) {
       const V theta = c.theta[k];
-      const V gain = theta - c.theta_old[k] + c.storage[k] * theta * (c.psi[k] - c.psi_old[k]) * static_cast<R>(1.0 / p.dz[k]);
+      const V gain =
+          theta - c.theta_old[k] + c.storage[k] * theta * (c.psi[k] - c.psi_old[k]) * static_cast<R>(1.0 / p.dz[k]);
       worst = vmax(worst, vmin(half * vabs(gain - dt * c.rate_theta[k]), vabs(gain)));
     }
     return worst * inv_limit;
