@@ -20,8 +20,8 @@ class SolveOptions:
         dt_initial: first time step of every column [s], default 60; never more than dt_max.
         dt_min: smallest step before a column is given up [s], default 1e-6.
         dt_max: largest step [s], default 86400.
-        dt_fixed: when set, every step has this length [s] (the last one of an interval may be shorter) and
-            the truncation error is not looked at; a step that does not converge is still cut. Default None:
+        dt_fixed: when set, every output interval is covered by equal steps of at most this length [s] and the
+            truncation error is not looked at; a step that does not converge is still cut. Default None:
             steps follow ``time_error``.
         tolerance: a step has converged when the water that its residual moves in every cell is below this
             part of the cell's pore volume, plus round-off; default 1e-11.
@@ -31,7 +31,7 @@ class SolveOptions:
         max_newton: Newton iterations before a step is restarted from the wet side, then cut; default 20.
         linear_tolerance: relative residual accepted of the linear solves, default 1e-10. Columns are solved
             directly; what remains of their transposed systems is checked against it.
-        max_steps: accepted steps of one column in one call before it is given up, default 10 million.
+        max_steps: accepted steps of one column in one output interval before it is given up, default 10 million.
         backend: "cpu", "cuda", "reference", or None (default) for the fastest one that fits the tensors.
         checkpoint: what is kept for the backward sweep; None (default) lets the package choose.
         on_failure: "raise" (default) a SolveError when a column cannot go on, or "return" the solution with a
