@@ -14,9 +14,9 @@ from dgpde.demos.fit import fit
 from dgpde.demos.score import ErrorTable, nan_mean, rmse
 from dgpde.demos.tables import load_maricopa
 
-ITERATIONS = 80
+ITERATIONS = 60
 NOISE = 0.02  # standard deviation of reading minus model that the prior is weighed against [-]
-COLUMNS = ["training plots", "same, later dates", "new plots", "same, later dates "]
+COLUMNS = ["trained on", "later dates", "new plots", "new plots, later"]
 
 
 class Trainer:
@@ -114,8 +114,14 @@ def run(folder: Path, iterations: int | None = None) -> ErrorTable:
         after = predict_all(model, own=True, save="all")
     table.add("learned, map alone", errors(model, mapped.theta))
     table.add("learned, map and offsets", errors(model, after.theta))
+    last, first = (data.dates[int(i)] for i in (split.train_dates[-1], split.later_dates[0]))
     print("\nRMSE of water content [m3/m3]")
     print(table.text())
+    print(
+        f"trained on: training plots to {last:%d %B}; later dates: the same plots from {first:%d %B}; new plots: withheld\n"
+        "plots, on the dates of the training and later. The first profile of every plot is given: the runs start from\n"
+        "it, and it is not scored."
+    )
     print(summary(model, after))
     table.write(folder / "rmse.csv")
     after.run.to_hdf5(folder / "maricopa.h5")
