@@ -87,13 +87,15 @@ py::array_t<double> step_sizes(ColumnHistory& history, int64_t interval) {
   return table;
 }
 
-// What plan() needs to know: bytes of one history row of all columns, rows allocated at a time, scratch of a run.
+// What plan() needs to know: bytes of one history row of all columns, rows allocated at a time, scratch of a
+// forward run and of a backward one.
 py::dict column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, int threads) {
   const dgpde::MemoryNeed need = dgpde::column_memory(n, nz, real_bytes, cuda, threads);
   py::dict d;
   d["history_row"] = need.history_row;
   d["rows_per_block"] = need.rows_per_block;
   d["work"] = need.work;
+  d["replay_work"] = need.replay_work;
   return d;
 }
 
