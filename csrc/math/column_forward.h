@@ -123,7 +123,7 @@ class ColumnForward {
   bool steep = false, kinked = false, elastic = false;
   bool upward = true;  // direction of the next sweep
   int waited = 0;      // sweeps for which a lane has waited
-  bool any_guess = false, any_search = false, any_recording = false, any_newton = false, any_careful = false;
+  bool any_guess = false, any_search = false, any_recording = false, any_newton = false, any_careful = false, any_gentle = false;
 
   // results of the last sweep
   BoundaryFlux<V> top_flux, bottom_flux;
@@ -197,7 +197,7 @@ class ColumnForward {
     bool busy = false;
     release();
     newton = search = recording = to_old = to_predicted = to_shortened = to_wet = to_full = to_drained = Mask<V>{};
-    any_guess = any_search = any_recording = any_newton = any_careful = false;
+    any_guess = any_search = any_recording = any_newton = any_careful = any_gentle = false;
     accuracy = round_off = V{};
     for (int lane = 0; lane < W; ++lane) {
       const LaneControl& s = control[lane];
@@ -211,7 +211,9 @@ class ColumnForward {
       any_recording |= s.move == Move::from_old && !s.has_rate;
       put_mask(recording, lane, s.move == Move::from_old && !s.has_rate);
       put_mask(search, lane, s.restarted);
-      put_mask(gentle, lane, (s.iteration & 2) != 0);
+      const bool slow = s.iteration >= 4 && (s.iteration & 2) == 0;
+      put_mask(gentle, lane, slow);
+      any_gentle |= slow;
       any_search |= s.restarted;
       switch (s.move) {
         case Move::idle:
@@ -525,27 +527,38 @@ class ColumnForward {
     }
     if (steep) {
       const V sharp = c.sharp[k];
-      const auto near = mask_and(mask_and(newton, mask_and(sharp < R(1), h <= wet)), vabs(x) > R(0.05) * vabs(h));
-      if (any(near)) next = select(near, near_saturation(h, x, wet, sharp, next), next);
+      const auto near = mask_and(mask_and(newton, mask_and(sharp < R(1), mask_and(h <= wet, h > V{}))), vabs(x) > R(0.05) * h);
+      if (any(near)) next = select(near, near_saturation(h, x, wet, sharp), next);
+    }
+    if (any_gentle) {
+      const auto full = mask_and(mask_and(newton, gentle), h <= V(c.kink[k]));
+      if (any(full)) next = select(full, vmax(next, -first_suction(k)), next);
     }
     return next;
   }
 
   // Where the slope of kr is unbounded at saturation the update is applied in u = h^e, in which kr is almost linear; u
-  // falls to a tenth at most before the cell saturates, unless the update goes far beyond. A saturated cell that
-  // dries takes the update as it is or, every other time, goes to a small u: which of them leads to the solution
-  // depends on whether the cell above or the one below gains more from a larger kr.
-  DGPDE_HD V near_saturation(V h, V x, V wet, V sharp, V next) const {
+  // falls to a tenth at most before the cell saturates, unless the update goes far beyond.
+  DGPDE_HD V near_saturation(V h, V x, V wet, V sharp) const {
     const V one = broadcast<V>(1);
-    const auto unsaturated = h > V{};
-    const V hs = select(unsaturated, h, one);
+    const V hs = select(h > V{}, h, one);
     const V growth = one - sharp * x / hs;
-    const V least = wet * vexp(vmax(R(-18) / sharp, broadcast<V>(sizeof(R) == 8 ? -440.0 : -55.0)));
+    const V least = least_suction(wet, sharp);
     const auto passes = mask_or(growth < R(-1), mask_and(growth < V{}, hs <= least));
-    const V exponent = vlog(vmax(growth, broadcast<V>(0.1))) / sharp;
-    const V h_new = vmin(hs * vexp(vmax(vmin(exponent, broadcast<V>(R(80))), broadcast<V>(R(-80)))), R(3) * wet);
-    const V within = select(passes, V{}, -vmax(h_new, least));
-    return select(unsaturated, within, select(gentle, vmax(next, -least), next));
+    const V exponent = vmax(vmin(vlog(vmax(growth, broadcast<V>(0.1))) / sharp, broadcast<V>(80)), broadcast<V>(-80));
+    return select(passes, V{}, -vmax(vmin(hs * vexp(exponent), R(3) * wet), least));
+  }
+
+  // Suction at which h^e has all but vanished.
+  DGPDE_HD V least_suction(V wet, V sharp) const {
+    return wet * vexp(vmax(R(-18) / sharp, broadcast<V>(sizeof(R) == 8 ? -440.0 : -55.0)));
+  }
+
+  // How far a full cell dries in a gentle iteration: just so far that its storage or the slope of kr is seen. Without
+  // it a column without elastic storage that ceases to be fed jumps between full and far too dry.
+  DGPDE_HD V first_suction(int64_t k) const {
+    const V kink = c.kink[k], wet = c.wet[k], sharp = c.sharp[k];
+    return select(kink > V{}, R(1.01) * kink, select(sharp < R(1), least_suction(wet, sharp), R(0.1) * wet));
   }
 
   DGPDE_HD V predicted_head(int64_t k, V psi_old) {
