@@ -1,7 +1,7 @@
 // The Python module dgpde._C: raw pointers, strides and options in, numbers out. It knows nothing of torch; the
 // callers in dgpde/kernels keep the tensors alive and have checked their shapes, types and devices.
-#include <pybind11/pybind11.h>
 #include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -82,7 +82,8 @@ py::array_t<double> step_sizes(ColumnHistory& history, int64_t interval) {
   auto out = table.mutable_unchecked<2>();
   for (int64_t column = 0; column < history.n; ++column) {
     const auto& steps = columns[static_cast<size_t>(column)];
-    for (int64_t r = 0; r < most; ++r) out(r, column) = r < static_cast<int64_t>(steps.size()) ? steps[static_cast<size_t>(r)] : 0.0;
+    for (int64_t r = 0; r < most; ++r)
+      out(r, column) = r < static_cast<int64_t>(steps.size()) ? steps[static_cast<size_t>(r)] : 0.0;
   }
   return table;
 }
@@ -137,25 +138,44 @@ void bind_problem(py::module_& m) {
   py::class_<ColumnOutput>(m, "ColumnOutput")
       .def(py::init<>())
       .def("set", [](ColumnOutput& o, const std::string& name, uintptr_t a) {
-        if (name == "psi") o.psi = pointer<void>(a);
-        else if (name == "psi_end") o.psi_end = pointer<void>(a);
-        else if (name == "ponding") o.ponding = pointer<void>(a);
-        else if (name == "top_flux") o.top_flux = pointer<void>(a);
-        else if (name == "bottom_flux") o.bottom_flux = pointer<void>(a);
-        else if (name == "runoff") o.runoff = pointer<void>(a);
-        else if (name == "uptake") o.uptake = pointer<void>(a);
-        else if (name == "save_row") o.save_row = pointer<const int64_t>(a);
-        else if (name == "status") o.status = pointer<int32_t>(a);
-        else if (name == "failed_time") o.failed_time = pointer<double>(a);
-        else if (name == "dt_next") o.dt_next = pointer<double>(a);
-        else if (name == "mass_error") o.mass_error = pointer<double>(a);
-        else if (name == "water_moved") o.water_moved = pointer<double>(a);
-        else if (name == "steps") o.steps = pointer<int64_t>(a);
-        else if (name == "newton") o.newton = pointer<int64_t>(a);
-        else if (name == "cuts") o.cuts = pointer<int64_t>(a);
-        else if (name == "rejections") o.rejections = pointer<int64_t>(a);
-        else if (name == "restarts") o.restarts = pointer<int64_t>(a);
-        else throw std::invalid_argument("name: no output " + name);
+        if (name == "psi")
+          o.psi = pointer<void>(a);
+        else if (name == "psi_end")
+          o.psi_end = pointer<void>(a);
+        else if (name == "ponding")
+          o.ponding = pointer<void>(a);
+        else if (name == "top_flux")
+          o.top_flux = pointer<void>(a);
+        else if (name == "bottom_flux")
+          o.bottom_flux = pointer<void>(a);
+        else if (name == "runoff")
+          o.runoff = pointer<void>(a);
+        else if (name == "uptake")
+          o.uptake = pointer<void>(a);
+        else if (name == "save_row")
+          o.save_row = pointer<const int64_t>(a);
+        else if (name == "status")
+          o.status = pointer<int32_t>(a);
+        else if (name == "failed_time")
+          o.failed_time = pointer<double>(a);
+        else if (name == "dt_next")
+          o.dt_next = pointer<double>(a);
+        else if (name == "mass_error")
+          o.mass_error = pointer<double>(a);
+        else if (name == "water_moved")
+          o.water_moved = pointer<double>(a);
+        else if (name == "steps")
+          o.steps = pointer<int64_t>(a);
+        else if (name == "newton")
+          o.newton = pointer<int64_t>(a);
+        else if (name == "cuts")
+          o.cuts = pointer<int64_t>(a);
+        else if (name == "rejections")
+          o.rejections = pointer<int64_t>(a);
+        else if (name == "restarts")
+          o.restarts = pointer<int64_t>(a);
+        else
+          throw std::invalid_argument("name: no output " + name);
       });
 
   py::class_<ColumnCotangents>(m, "ColumnCotangents")
@@ -180,18 +200,21 @@ void bind_problem(py::module_& m) {
       .def("set_state",
            [](ColumnTangents& c, const std::string& name, uintptr_t a, int64_t z, int64_t n) {
              const MutableView v{pointer<void>(a), 0, z, n};
-             if (name == "psi") c.state_psi = v;
-             else if (name == "theta") c.state_theta = v;
-             else if (name == "ponding") c.state_ponding = v;
-             else throw std::invalid_argument("name: no state " + name);
+             if (name == "psi")
+               c.state_psi = v;
+             else if (name == "theta")
+               c.state_theta = v;
+             else if (name == "ponding")
+               c.state_ponding = v;
+             else
+               throw std::invalid_argument("name: no state " + name);
            })
-      .def("set_tangent",
-           [](ColumnTangents& c, const std::string& name, int slot, uintptr_t a, int64_t t, int64_t z, int64_t n) {
-             input_slot(c.in, name, slot) = View{pointer<const void>(a), t, z, n};
-           })
-      .def("set_output", [](ColumnTangents& c, const std::string& name, uintptr_t a, int64_t t, int64_t z, int64_t n) {
-        output_slot<MutableView>(c, name) = MutableView{pointer<void>(a), t, z, n};
-      });
+      .def("set_tangent", [](ColumnTangents& c, const std::string& name, int slot, uintptr_t a, int64_t t, int64_t z,
+                             int64_t n) { input_slot(c.in, name, slot) = View{pointer<const void>(a), t, z, n}; })
+      .def("set_output",
+           [](ColumnTangents& c, const std::string& name, uintptr_t a, int64_t t, int64_t z, int64_t n) {
+             output_slot<MutableView>(c, name) = MutableView{pointer<void>(a), t, z, n};
+           });
 
   py::class_<ColumnHistory>(m, "ColumnHistory")
       .def(py::init<>())

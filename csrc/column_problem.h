@@ -58,7 +58,7 @@ struct ColumnProblem {
   int32_t relation = 0, variant = 0, face_mean = 0, top = 1, bottom = 1;
   bool roots = false, sources = false;
   ColumnInputs<View> in;
-  View dt0;  // [n] s, the first step to try
+  View dt0;                       // [n] s, the first step to try
   const int32_t* skip = nullptr;  // [n]: not 0 where a column has failed before and is not run
 
   // tabulated soils: class of each cell, table geometry in x = ln(-psi)

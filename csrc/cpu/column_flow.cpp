@@ -60,7 +60,8 @@ void forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* his
   });
 }
 
-void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, int threads) {
+void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single,
+                    int threads) {
   if (single)
     forward<float>(p, out, history, threads);
   else
@@ -98,5 +99,5 @@ void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHist
     replay<ColumnTangent, double>(p, io, history, threads);
 }
 
-}  // namespace DGPDE_JOIN(engine_, DGPDE_ISA)
+}  // namespace DGPDE_JOIN(engine_,DGPDE_ISA)
 }  // namespace dgpde

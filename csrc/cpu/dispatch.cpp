@@ -79,20 +79,21 @@ MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, i
 }
 
 #if defined(__x86_64__)
-#define DGPDE_DISPATCH(call)             \
-  switch (chosen().load()) {             \
-    case Isa::avx512:                    \
-      return engine_avx512::call;        \
-    case Isa::avx2:                      \
-      return engine_avx2::call;          \
-    default:                             \
-      return engine_generic::call;       \
+#define DGPDE_DISPATCH(call)       \
+  switch (chosen().load()) {       \
+    case Isa::avx512:              \
+      return engine_avx512::call;  \
+    case Isa::avx2:                \
+      return engine_avx2::call;    \
+    default:                       \
+      return engine_generic::call; \
   }
 #else
 #define DGPDE_DISPATCH(call) return engine_generic::call;
 #endif
 
-void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, int threads) {
+void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single,
+                    int threads) {
   DGPDE_DISPATCH(column_forward(p, out, history, single, threads))
 }
 

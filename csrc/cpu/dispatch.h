@@ -18,7 +18,8 @@ struct MemoryNeed {
 };
 MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, int threads);
 
-void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, int threads);
+void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single,
+                    int threads);
 void soil_run(const SoilCall& call);
 void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
                     int threads);

@@ -7,15 +7,15 @@
 
 namespace dgpde {
 
-#define DGPDE_DECLARE_ENGINE(ISA)                                                                            \
-  namespace engine_##ISA {                                                                                   \
-    void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, \
-                        int threads);                                                                        \
+#define DGPDE_DECLARE_ENGINE(ISA)                                                                                \
+  namespace engine_##ISA {                                                                                       \
+    void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single,    \
+                        int threads);                                                                            \
     void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single, \
-                        int threads);                                                                        \
-    void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single, \
-                        int threads);                                                                        \
-    void soil_run(const SoilCall& call);                                                                     \
+                        int threads);                                                                            \
+    void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,   \
+                        int threads);                                                                            \
+    void soil_run(const SoilCall& call);                                                                         \
   }
 DGPDE_DECLARE_ENGINE(generic)
 #if defined(__x86_64__)

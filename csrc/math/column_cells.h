@@ -68,27 +68,27 @@ struct Scratch {
 
 template <class V>
 struct Cells {
-  Strided<V> psi, theta, capacity, kr, dkr;       // current iterate
-  Strided<V> psi_old, theta_old;                  // last accepted state
-  Strided<V> rate_theta, rate_psi;                // of the last accepted step, or at the start of an interval
-  Strided<V> elim, rhs, border;                   // x = rhs - elim x_next - border d_omega after a sweep
-  Strided<V> base, target;                        // ends of the line search
-  Strided<V> face;                                // transmissivity of the face above cell k [1/s]
-  Strided<V> storage;                             // dz Ss / theta_s
-  Strided<V> wet, kink;                           // suctions: where Newton restarts, where the relation has a kink [m]
-  Strided<V> sharp;                               // exponent e of 1 - kr ~ h^e close to saturation, at most 1
-  Strided<V> root, source;                        // density * dz [-], source * dz [m/s]
-  Strided<V> pore;                                // dz theta_s [m]
-  Slots<V> soil;                                  // kMaxDerived values a cell
+  Strided<V> psi, theta, capacity, kr, dkr;  // current iterate
+  Strided<V> psi_old, theta_old;             // last accepted state
+  Strided<V> rate_theta, rate_psi;           // of the last accepted step, or at the start of an interval
+  Strided<V> elim, rhs, border;              // x = rhs - elim x_next - border d_omega after a sweep
+  Strided<V> base, target;                   // ends of the line search
+  Strided<V> face;                           // transmissivity of the face above cell k [1/s]
+  Strided<V> storage;                        // dz Ss / theta_s
+  Strided<V> wet, kink;                      // suctions: where Newton restarts, where the relation has a kink [m]
+  Strided<V> sharp;                          // exponent e of 1 - kr ~ h^e close to saturation, at most 1
+  Strided<V> root, source;                   // density * dz [-], source * dz [m/s]
+  Strided<V> pore;                           // dz theta_s [m]
+  Slots<V> soil;                             // kMaxDerived values a cell
   static constexpr int kArrays = 22;
 
   static DGPDE_HD int64_t size(int64_t nz) { return (kArrays + kMaxDerived) * nz; }
 
   DGPDE_HD void bind(V* data, int64_t lane_count, int64_t nz) {
     const Scratch<V> scratch(data, lane_count, nz, kArrays, kMaxDerived);
-    Strided<V>* arrays[kArrays] = {&psi,  &theta, &capacity, &kr,     &dkr,  &psi_old, &theta_old, &rate_theta, &rate_psi, &elim,
-                                   &rhs,  &border, &base,    &target, &face, &storage, &wet,       &kink,       &root,     &source, &pore,
-                                   &sharp};
+    Strided<V>* arrays[kArrays] = {&psi,      &theta, &capacity, &kr,     &dkr,  &psi_old, &theta_old, &rate_theta,
+                                   &rate_psi, &elim,  &rhs,      &border, &base, &target,  &face,      &storage,
+                                   &wet,      &kink,  &root,     &source, &pore, &sharp};
     for (int i = 0; i < kArrays; ++i) *arrays[i] = scratch.values(i);
     soil = scratch.slots(0, kMaxDerived);
   }

@@ -20,12 +20,12 @@ namespace dgpde {
 inline namespace DGPDE_ISA {
 
 enum class Move : int32_t {
-  idle,      // finished or failed
-  from_old,  // first guess: the last accepted state
-  predict,   // first guess: the last accepted state carried on at its rate
-  newton,    // the update that the last sweep eliminated
-  shorten,   // a shorter step along the last update
-  from_wet,  // first guess: max(psi_old, -wet suction)
+  idle,          // finished or failed
+  from_old,      // first guess: the last accepted state
+  predict,       // first guess: the last accepted state carried on at its rate
+  newton,        // the update that the last sweep eliminated
+  shorten,       // a shorter step along the last update
+  from_wet,      // first guess: max(psi_old, -wet suction)
   from_full,     // first guess: full to the surface, max(psi_old, depth)
   from_drained,  // first guess: no cell full, min(psi_old, -wet suction)
 };

@@ -123,7 +123,8 @@ class ColumnForward {
   bool steep = false, kinked = false, elastic = false;
   bool upward = true;  // direction of the next sweep
   int waited = 0;      // sweeps for which a lane has waited
-  bool any_guess = false, any_search = false, any_recording = false, any_newton = false, any_careful = false, any_gentle = false;
+  bool any_guess = false, any_search = false, any_recording = false, any_newton = false, any_careful = false,
+       any_gentle = false;
 
   // results of the last sweep
   BoundaryFlux<V> top_flux, bottom_flux;
@@ -527,7 +528,8 @@ class ColumnForward {
     }
     if (steep) {
       const V sharp = c.sharp[k];
-      const auto near = mask_and(mask_and(newton, mask_and(sharp < R(1), mask_and(h <= wet, h > V{}))), vabs(x) > R(0.05) * h);
+      const auto near =
+          mask_and(mask_and(newton, mask_and(sharp < R(1), mask_and(h <= wet, h > V{}))), vabs(x) > R(0.05) * h);
       if (any(near)) next = select(near, near_saturation(h, x, wet, sharp), next);
     }
     if (any_gentle) {

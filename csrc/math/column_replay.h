@@ -14,19 +14,20 @@ struct ReplayCells {
   Strided<V> psi, psi_old, theta, capacity, kr, dkr;
   Strided<V> elim, rhs, border, diag, load;
   Strided<V> face, storage, root, source, stress, stress_psi;
-  Strided<V> carry_psi, carry_theta;         // adjoint: from the step after; tangent: of the state before
-  Strided<V> sum_face, sum_storage, sum_k;   // adjoint: gradients summed over the steps
-  Slots<V> dtheta, dkr_p, sum;               // kSoilSlots values a cell each
-  Slots<V> soil;                             // kMaxDerived values a cell
+  Strided<V> carry_psi, carry_theta;        // adjoint: from the step after; tangent: of the state before
+  Strided<V> sum_face, sum_storage, sum_k;  // adjoint: gradients summed over the steps
+  Slots<V> dtheta, dkr_p, sum;              // kSoilSlots values a cell each
+  Slots<V> soil;                            // kMaxDerived values a cell
   static constexpr int kArrays = 22;
 
   static DGPDE_HD int64_t size(int64_t nz) { return (kArrays + 3 * kSoilSlots + kMaxDerived) * nz; }
 
   DGPDE_HD void bind(V* data, int64_t lane_count, int64_t nz) {
     const Scratch<V> scratch(data, lane_count, nz, kArrays, 3 * kSoilSlots + kMaxDerived);
-    Strided<V>* arrays[kArrays] = {&psi,    &psi_old, &theta, &capacity, &kr,      &dkr,       &elim,        &rhs,
-                                   &border, &diag,    &load,  &face,     &storage, &root,      &source,      &stress,
-                                   &stress_psi, &carry_psi, &carry_theta, &sum_face, &sum_storage, &sum_k};
+    Strided<V>* arrays[kArrays] = {&psi,         &psi_old,  &theta,       &capacity, &kr,         &dkr,
+                                   &elim,        &rhs,      &border,      &diag,     &load,       &face,
+                                   &storage,     &root,     &source,      &stress,   &stress_psi, &carry_psi,
+                                   &carry_theta, &sum_face, &sum_storage, &sum_k};
     for (int i = 0; i < kArrays; ++i) *arrays[i] = scratch.values(i);
     dtheta = scratch.slots(0, kSoilSlots), dkr_p = scratch.slots(kSoilSlots, kSoilSlots);
     sum = scratch.slots(2 * kSoilSlots, kSoilSlots), soil = scratch.slots(3 * kSoilSlots, kMaxDerived);
@@ -70,8 +71,8 @@ class ColumnReplay {
   const ColumnProblem& p;
   const Lanes lanes;
   const SoilModel soil;
-  int n_soil = 0;           // raw parameters that take part: those with a gradient or a tangent
-  SlotNumbers used;         // their numbers
+  int n_soil = 0;    // raw parameters that take part: those with a gradient or a tangent
+  SlotNumbers used;  // their numbers
   ReplayCells<V> c;
   BoundaryFace<V> top, bottom;
   BoundarySoil<V> top_soil, bottom_soil;
@@ -88,9 +89,7 @@ class ColumnReplay {
   BoundaryPartials<V> top_d, bottom_d;
 
   DGPDE_HD ColumnReplay(const ColumnProblem& problem, const Lanes& which, V* scratch, int64_t stride)
-      : p(problem),
-        lanes(which),
-        soil(soil_model(problem)) {
+      : p(problem), lanes(which), soil(soil_model(problem)) {
     c.bind(scratch, stride, p.nz);
     setup_cells<V>(p, soil, lanes, c, top, bottom);
     if (p.roots) omega_c = load<V>(p.in.omega_c, 0, 0, lanes);

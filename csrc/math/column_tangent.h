@@ -13,13 +13,13 @@ inline namespace DGPDE_ISA {
 template <class V>
 class ColumnTangent : ColumnReplay<V> {
   using Base = ColumnReplay<V>;
-  using typename Base::Face;
-  using typename Base::R;
-  using Base::W;
   using Base::p, Base::lanes, Base::soil, Base::n_soil, Base::used, Base::c, Base::top, Base::bottom, Base::top_soil,
       Base::bottom_soil, Base::interval, Base::dt, Base::inv_dt, Base::weight, Base::active, Base::ponding_old,
       Base::omega, Base::omega_c, Base::root_rate, Base::omega_slope, Base::limited, Base::transpiration,
       Base::feddes_h, Base::top_flux, Base::bottom_flux, Base::top_d, Base::bottom_d;
+  using Base::W;
+  using typename Base::Face;
+  using typename Base::R;
 
  public:
   DGPDE_HD ColumnTangent(const ColumnProblem& problem, const ColumnTangents& tangents, const Lanes& which, int64_t,
@@ -124,7 +124,8 @@ class ColumnTangent : ColumnReplay<V> {
   };
   // Movement of the boundary's outputs with everything but the cell's psi.
   DGPDE_HD BoundaryTangent boundary_tangent(int64_t k, const BoundaryFace<V>& face, const BoundaryPartials<V>& d,
-                                            const BoundarySoil<V>& at_face, V dkr, int slots, const View* values) const {
+                                            const BoundarySoil<V>& at_face, V dkr, int slots,
+                                            const View* values) const {
     V x[kBoundaryInputs] = {};
     x[kInKr] = dkr;
     x[kInTransmissivity] = c.sum_k[k] / face.half;
@@ -132,7 +133,8 @@ class ColumnTangent : ColumnReplay<V> {
     if (at_face.used) {
       V psi_b{};
       boundary_head(face, psi_b);
-      x[kInKrB] = at_face.dkr * x[face.kind == Boundary::head ? kInValue0 : kInValue2] + along(at_face.list(), k, psi_b);
+      x[kInKrB] =
+          at_face.dkr * x[face.kind == Boundary::head ? kInValue0 : kInValue2] + along(at_face.list(), k, psi_b);
     }
     x[kInPonding] = d_ponding;
     BoundaryTangent t{};
@@ -197,7 +199,8 @@ class ColumnTangent : ColumnReplay<V> {
       if (p.roots) {
         const V w = c.root[k];
         const Stress<V> stress = feddes<true, V>(feddes_h, V(c.psi[k]));
-        V taken = io.in.root_density.data ? dz * load_series<V>(io.in.root_density, interval, k, lanes) * stress.a : V{};
+        V taken =
+            io.in.root_density.data ? dz * load_series<V>(io.in.root_density, interval, k, lanes) * stress.a : V{};
         for (int i = 0; i < 4; ++i) taken = taken + w * stress.a_h[i] * d_h[i];
         const V uptake = taken * root_rate + w * stress.a * root_rate_p;
         load = load - uptake;
@@ -230,7 +233,8 @@ class ColumnTangent : ColumnReplay<V> {
         x = x - c.border[k] * d_omega;
         uptake = uptake + c.root[k] * c.stress_psi[k] * root_rate * x;
       }
-      c.carry_theta[k] = select(active, c.capacity[k] * x + along(c.dtheta_at(k), k, V(c.psi[k])), V(c.carry_theta[k]));
+      c.carry_theta[k] =
+          select(active, c.capacity[k] * x + along(c.dtheta_at(k), k, V(c.psi[k])), V(c.carry_theta[k]));
       c.carry_psi[k] = select(active, x, V(c.carry_psi[k]));
     }
     const V x_top = c.carry_psi[last], x_bottom = c.carry_psi[0], dkr_top = c.dkr[last];

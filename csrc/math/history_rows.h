@@ -98,8 +98,7 @@ class PackHistory {
   bool complete(int lane) const { return rows.complete[static_cast<size_t>(lane)] != 0; }
 
   // The lanes of `mask` have just accepted the state in c.psi_old.
-  void record(const Mask<V>& mask, const int64_t* interval, const Cells<V>& c, const V& ponding,
-              const double* dt) {
+  void record(const Mask<V>& mask, const int64_t* interval, const Cells<V>& c, const V& ponding, const double* dt) {
     bool together = true;
     int64_t common = -1;
     for (int lane = 0; lane < W; ++lane) {

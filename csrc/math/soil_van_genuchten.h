@@ -20,7 +20,7 @@ struct VanGenuchten {
   static constexpr int n_derived = 9;  // theta_r, theta_s - theta_r, alpha, n, l, h_e, 1/Se(h_e), 1/A(h_e), m
 
   template <class V>
-  struct Shape {  // the functions of h that both passes need
+  struct Shape {                                       // the functions of h that both passes need
     V lx, f, g, log_f, log_se, root_se, se, a, inv_h;  // log(alpha h), f, 1 - f, log f, log Se, Se^(1/2), Se, A, 1/h
   };
 
