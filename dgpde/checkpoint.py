@@ -132,7 +132,7 @@ class Plan:
         work: scratch memory of the kernels.
         history: accepted states kept on the device for the backward sweep.
         checkpoints: states kept at the policy's places.
-        gradients: gradients of all inputs, at most.
+        gradients: gradients of all inputs, at most, and what their sweep works in beyond ``work``.
     """
 
     steps: int
@@ -196,5 +196,5 @@ def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor]) -> Plan:
     gradients += size * n * (nz * (5 + 8) + 1)
     if "soil.table" in inputs:
         table = inputs["soil.table"]
-        gradients += size * table.numel() * backend.table_chunks(table)
+        gradients += size * table.numel() * 2 * backend.table_chunks(table)
     return Plan(total, outputs, memory["work"], history, kept, gradients)

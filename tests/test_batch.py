@@ -118,8 +118,9 @@ def native() -> Iterator[object]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_instruction_sets_agree(kind: str, native) -> None:
-    """Other widths and other roundings of a*b + c, the same solution."""
-    problem, inputs = make(replace(KINDS[kind], n=13), replace(OPTIONS, tolerance=1e-14))
+    """Other widths and other roundings of a*b + c, the same solution on the same steps."""
+    options = SolveOptions(dt_fixed=600.0, tolerance=1e-14, max_newton=60)
+    problem, inputs = make(replace(KINDS[kind], n=13), options)
     w = cotangents(problem, inputs)
     found = {}
     for name in ("generic", "avx2", "avx512"):
@@ -131,7 +132,7 @@ def test_instruction_sets_agree(kind: str, native) -> None:
     assert "generic" in found
     for other in found.values():
         for name, value in found["generic"].items():
-            if name in ("steps", "rejections"):
+            if name in ("steps", "cuts"):
                 assert torch.equal(value, other[name]), name
             elif name not in COUNTERS:
                 apart = (value - other[name]).norm().item()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,8 +124,7 @@ def test_plan_against_the_bytes_of_a_run(n: int) -> None:
     assert plan.steps == 160
     assert plan.history == pytest.approx(kept.histories[0].nbytes, rel=0.1)
     assert plan.checkpoints == 0
-    size = sum(value.element_size() * value.numel() for value in (psi, *(kept.out.result.ponding,)))
-    assert size < plan.outputs < plan.forward < plan.backward
+    assert psi.element_size() * psi.numel() < plan.outputs < plan.forward < plan.backward
 
     part = replace(problem, options=SolveOptions(dt_fixed=0.25 * 3600.0, checkpoint=Checkpoint(every=3)))
     less = plan_columns(part, inputs)
@@ -141,6 +140,21 @@ def test_plan_against_the_bytes_of_a_run(n: int) -> None:
     assert "MB" in str(less)
 
 
+@pytest.mark.parametrize("checkpoint", [None, Checkpoint(every=2)], ids=["all", "every 2"])
+@pytest.mark.parametrize("backward", [False, True])
+def test_memory_goes_with_the_graph(checkpoint: Checkpoint | None, backward: bool) -> None:
+    """No circle of references holds the history: it goes at once, without the garbage collector."""
+    problem, inputs = make(LONG, options(checkpoint))
+    kept, psi = trajectory(problem, inputs)
+    alive = weakref.ref(kept)
+    del kept
+    if backward:
+        psi.sum().backward()
+    assert alive() is not None
+    del psi
+    assert alive() is None
+
+
 def test_files_of_a_disk_policy_go_with_the_graph(tmp_path: Path) -> None:
     folder = tmp_path / "states"
     problem, inputs = make(LONG, options(Checkpoint(every=2, where="disk", directory=folder)))
@@ -148,7 +162,6 @@ def test_files_of_a_disk_policy_go_with_the_graph(tmp_path: Path) -> None:
     assert [path.name for path in folder.rglob("*.h5")] == ["states.h5"]
     psi.sum().backward()
     del kept, psi
-    gc.collect()
     assert list(folder.iterdir()) == []
 
 

@@ -16,16 +16,16 @@ inline namespace DGPDE_ISA {
 template <class V>
 class ColumnAdjoint : ColumnReplay<V> {
   using Base = ColumnReplay<V>;
-  using typename Base::Face;
-  using typename Base::R;
-  using Base::W;
   using Base::p, Base::lanes, Base::soil, Base::n_soil, Base::used, Base::c, Base::top, Base::bottom, Base::top_soil,
       Base::bottom_soil, Base::interval, Base::dt, Base::inv_dt, Base::weight, Base::active, Base::ponding_old,
       Base::omega, Base::omega_c, Base::root_rate, Base::omega_slope, Base::limited, Base::transpiration,
       Base::feddes_h, Base::top_flux, Base::bottom_flux, Base::top_d, Base::bottom_d;
+  using Base::W;
+  using typename Base::Face;
+  using typename Base::R;
 
  public:
-  // `chunk` says which of the table's gradients this pack adds to.
+  // `chunk` says which of the table's gradients (each a sum and what its rounding lost) this pack adds to.
   DGPDE_HD ColumnAdjoint(const ColumnProblem& problem, const ColumnCotangents& cotangents, const Lanes& which,
                          int64_t chunk, V* scratch, int64_t stride)
       : Base(problem, which, scratch, stride),
@@ -104,7 +104,8 @@ class ColumnAdjoint : ColumnReplay<V> {
       const int64_t column = lanes.column(lane), at = interval[lane] + 1;
       if (in.ponding.data)
         put(seed_ponding, lane,
-            get(seed_ponding, lane) + static_cast<const R*>(in.ponding.data)[at * in.ponding.t + column * in.ponding.n]);
+            get(seed_ponding, lane) +
+                static_cast<const R*>(in.ponding.data)[at * in.ponding.t + column * in.ponding.n]);
       const int64_t saved = in.save_row[at];
       if (saved < 0 || !in.psi.data) continue;
       const R* base = static_cast<const R*>(in.psi.data) + saved * in.psi.t + column * in.psi.n;
@@ -120,7 +121,7 @@ class ColumnAdjoint : ColumnReplay<V> {
   DGPDE_HD void eliminate_up() {
     const int64_t last = p.nz - 1;
     V elim{}, rhs{}, border{}, carry{}, border_rhs{}, pivot = broadcast<V>(1);
-    V before{};    // coupling of row k to k-1
+    V before{};      // coupling of row k to k-1
     V from_below{};  // diagonal part of the face below
     for (int64_t k = 0; k <= last; ++k) this->evaluate(k);
     for (int64_t k = 0; k <= last; ++k) {
@@ -202,12 +203,12 @@ class ColumnAdjoint : ColumnReplay<V> {
         check(residual_above + f.q_b * lambda, size_above + vabs(f.q_b) * reach);
         finish_cell(k + 1, lambda_above, gkr_above);
       } else {
-        gkr = boundary_gradients(last, top, top_d, top_soil, lambda + seed_top, seed_ponding, seed_runoff,
-                                 kTopSlots, in.grad.top);
+        gkr = boundary_gradients(last, top, top_d, top_soil, lambda + seed_top, seed_ponding, seed_runoff, kTopSlots,
+                                 in.grad.top);
       }
       if (k == 0)
-        gkr = gkr + boundary_gradients(0, bottom, bottom_d, bottom_soil, lambda + seed_bottom, V{}, V{},
-                                       kBottomSlots, in.grad.bottom);
+        gkr = gkr + boundary_gradients(0, bottom, bottom_d, bottom_soil, lambda + seed_bottom, V{}, V{}, kBottomSlots,
+                                       in.grad.bottom);
       if (p.roots) root_gradients(k, lambda, sum_t, sum_h);
       if (in.grad.source.data)
         add_cell_series(in.grad.source, k, select(active, lambda, V{}) * static_cast<R>(p.dz[k]));
@@ -249,8 +250,8 @@ class ColumnAdjoint : ColumnReplay<V> {
 
   // Cotangents through one boundary face; returns the cotangent of the cell's kr.
   DGPDE_HD V boundary_gradients(int64_t k, const BoundaryFace<V>& face, const BoundaryPartials<V>& d,
-                                const BoundarySoil<V>& at_face, V flux, V pond, V run,
-                                int slots, const MutableView* values) {
+                                const BoundarySoil<V>& at_face, V flux, V pond, V run, int slots,
+                                const MutableView* values) {
     V g[kBoundaryInputs];
     for (int i = 0; i < kBoundaryInputs; ++i)
       g[i] = select(active, flux * d.q[i] + pond * d.ponding[i] + run * d.runoff[i], V{});
@@ -277,11 +278,18 @@ class ColumnAdjoint : ColumnReplay<V> {
       return;
     }
     if (!in.grad.soil[0].data) return;
+    // Many columns and steps add to one number, in an order that depends on the segments of the run. The sum is kept
+    // to twice the precision (Knuth's two-sum), so that it rounds to the same bits in any order.
     for (int lane = 0; lane < W; ++lane) {
       if (!lanes.owns(lane)) continue;
-      R* at = table_grad + this->table_at(k, psi, lane);
-      for (int i = 0; i < n_soil; ++i)
-        at[i] += get(gtheta, lane) * get(V(dtheta[i]), lane) + get(gkr, lane) * get(V(dkr[i]), lane);
+      R* sum = table_grad + this->table_at(k, psi, lane);
+      R* rest = sum + 4 * p.n_classes * p.n_knots;
+      for (int i = 0; i < n_soil; ++i) {
+        const R x = get(gtheta, lane) * get(V(dtheta[i]), lane) + get(gkr, lane) * get(V(dkr[i]), lane);
+        const R before = sum[i], after = before + x, part = after - before;
+        rest[i] += (before - (after - part)) + (x - part);
+        sum[i] = after;
+      }
     }
   }
 

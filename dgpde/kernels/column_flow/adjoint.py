@@ -73,7 +73,8 @@ def run_adjoint(
         gradients["omega_c"] = zeros(n)
     if "soil.table" in wanted:
         table = inputs["soil.table"]
-        gradients["soil.table"] = zeros(backend.table_chunks(table), *table.shape)
+        # chunks of (sum, what its rounding lost), see ColumnAdjoint::add_soil
+        gradients["soil.table"] = zeros(backend.table_chunks(table), 2, *table.shape)
     failed = torch.zeros(n, dtype=torch.int32, device=device)
     dense = {name: value.contiguous() for name, value in cotangents.items() if value is not None}
 
@@ -111,7 +112,7 @@ def run_adjoint(
             columns=failed.nonzero().flatten().cpu(),
         )
     if "soil.table" in wanted:
-        gradients["soil.table"] = gradients["soil.table"].sum(0)
+        gradients["soil.table"] = gradients["soil.table"].sum(1).sum(0)
     psi_bar = dense.get("psi")
     if "psi0" in wanted and psi_bar is not None and problem.save and problem.save[0] == 0:
         gradients["psi0"] += psi_bar[0]

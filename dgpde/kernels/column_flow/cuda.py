@@ -207,6 +207,6 @@ def _round_up(n: int, unit: int) -> int:
 
 
 def _table_window(module: Any, table_bytes: int) -> int:
-    """Columns in work at once where each needs a copy of the table."""
-    groups = TABLE_BYTES // (table_bytes * module.GROUP)
+    """Columns in work at once where each needs two copies of the table."""
+    groups = TABLE_BYTES // (2 * table_bytes * module.GROUP)
     return module.GROUP * max(1, min(groups, module.WINDOW // module.GROUP))

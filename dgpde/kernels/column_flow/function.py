@@ -16,14 +16,13 @@ from dgpde.kernels.column_flow.cpu import CpuBackend
 from dgpde.kernels.column_flow.cuda import CudaBackend
 from dgpde.kernels.column_flow.native import (
     Backend,
-    Outputs,
     Segment,
     allocate_outputs,
     relative_balance,
     segment_inputs,
     segment_problem,
 )
-from dgpde.kernels.column_flow.problem import ColumnProblem, ColumnResult, check_inputs
+from dgpde.kernels.column_flow.problem import ColumnProblem, ColumnResult, Report, check_inputs
 
 log = logging.getLogger("dgpde")
 BACKENDS = ("cpu", "cuda", "reference")
@@ -81,11 +80,9 @@ def column_flow(
     trajectory = Trajectory(chosen, problem, names, inputs.get("dt0"))
     trajectory.record = any(_is_tracked(tensor) for tensor in tensors)
     if not trajectory.record:
-        trajectory.run([tensor.detach() for tensor in tensors])
-    else:
-        outputs = dict(zip(OUTPUTS, ColumnFlow.apply(trajectory, *tensors), strict=True))
-        return ColumnResult(**outputs, report=trajectory.out.result.report)
-    return trajectory.out.result
+        return trajectory.run([tensor.detach() for tensor in tensors])
+    outputs = dict(zip(OUTPUTS, ColumnFlow.apply(trajectory, *tensors), strict=True))
+    return ColumnResult(**outputs, report=trajectory.report)
 
 
 def _is_tracked(tensor: Tensor) -> bool:
@@ -117,7 +114,7 @@ class Trajectory:
         self.backend, self.problem, self.names, self.dt0 = backend, problem, names, dt0
         self.cuts = segments(problem)
         self.record = False
-        self.out: Outputs
+        self.report: Report
         self.histories: list[Any] = []
         self.states: StateStore | None = None
 
@@ -138,10 +135,14 @@ class Trajectory:
             "skip": state["status"],
         }
 
-    def run(self, tensors: list[Tensor]) -> tuple[Tensor, ...]:
-        """The forward run; keeps histories or states when ``record`` is set."""
+    def run(self, tensors: list[Tensor]) -> ColumnResult:
+        """The forward run; keeps histories or states when ``record`` is set.
+
+        Of the results it keeps the report alone: the outputs hold the node that holds this trajectory, and
+        autograd cannot free such a circle.
+        """
         inputs = self._inputs(tensors)
-        out = self.out = allocate_outputs(self.problem, inputs)
+        out = allocate_outputs(self.problem, inputs)
         whole = len(self.cuts) == 1
         if self.record and not whole:
             self.states = StateStore(self.problem.options.checkpoint or Checkpoint("all"))
@@ -162,7 +163,8 @@ class Trajectory:
         relative_balance(out.result.report)
         if self.problem.options.record_steps:
             out.result.report.step_sizes = self._step_sizes(inputs)
-        return tuple(getattr(out.result, name) for name in OUTPUTS)
+        self.report = out.result.report
+        return out.result
 
     def replays(self, inputs: dict[str, Tensor], backwards: bool) -> Iterator[Replay]:
         """The segments with their histories; those that were not kept are run again."""
@@ -223,7 +225,8 @@ class ColumnFlow(torch.autograd.Function):
     @staticmethod
     def forward(trajectory: Trajectory, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run, and keep in the trajectory what its checkpoint policy says."""
-        return trajectory.run(list(tensors))
+        result = trajectory.run(list(tensors))
+        return tuple(getattr(result, name) for name in OUTPUTS)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
