@@ -197,4 +197,5 @@ def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor]) -> Plan:
     if "soil.table" in inputs:
         table = inputs["soil.table"]
         gradients += size * table.numel() * 2 * backend.table_chunks(table)
+    gradients += max(0, memory["replay_work"] - memory["work"])
     return Plan(total, outputs, memory["work"], history, kept, gradients)
