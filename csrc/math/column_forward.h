@@ -117,6 +117,7 @@ class ColumnForward {
   V dt, inv_dt, share, ponding_old, omega_c{}, omega{}, omega_old{}, omega_base{}, omega_step{}, d_omega{},
       transpiration{}, feddes_h[4] = {};
   Mask<V> newton, search, recording;
+  Mask<V> steady;      // lanes whose matrix takes the slope of a face's kr only from the cell that the water leaves
   Mask<V> gentle;      // saturated cells of these lanes begin to dry by little
   const R small_move;  // relative to the head
   Mask<V> to_old, to_predicted, to_shortened, to_wet, to_full, to_drained;
@@ -124,7 +125,7 @@ class ColumnForward {
   bool upward = true;  // direction of the next sweep
   int waited = 0;      // sweeps for which a lane has waited
   bool any_guess = false, any_search = false, any_recording = false, any_newton = false, any_careful = false,
-       any_gentle = false;
+       any_gentle = false, any_steady = false;
 
   // results of the last sweep
   BoundaryFlux<V> top_flux, bottom_flux;
@@ -198,7 +199,7 @@ class ColumnForward {
     bool busy = false;
     release();
     newton = search = recording = to_old = to_predicted = to_shortened = to_wet = to_full = to_drained = Mask<V>{};
-    any_guess = any_search = any_recording = any_newton = any_careful = any_gentle = false;
+    any_guess = any_search = any_recording = any_newton = any_careful = any_gentle = any_steady = false;
     accuracy = round_off = V{};
     for (int lane = 0; lane < W; ++lane) {
       const LaneControl& s = control[lane];
@@ -215,6 +216,11 @@ class ColumnForward {
       const bool slow = s.iteration >= 4 && (s.iteration & 2) == 0;
       put_mask(gentle, lane, slow);
       any_gentle |= slow;
+      // That matrix is column-wise diagonally dominant, so its updates do not run in circles where kr is steep; the full
+      // one converges quadratically. A restart takes four of each in turn.
+      const bool steadied = s.restarted && (s.iteration & 4) == 0;
+      put_mask(steady, lane, steadied);
+      any_steady |= steadied;
       any_search |= s.restarted;
       switch (s.move) {
         case Move::idle:
@@ -347,8 +353,12 @@ class ColumnForward {
         const R d = static_cast<R>(p.gravity * 0.5 * (p.dz[lower] + p.dz[lower + 1]));
         const V fall = kUp ? psi - psi_before + d : psi_before - psi + d;
         const V t = c.face[lower];
-        const Mean<V> m =
+        Mean<V> m =
             kUp ? face_mean(mean, kr_before, s.kr, fall <= V{}) : face_mean(mean, s.kr, kr_before, fall <= V{});
+        if (any_steady) {
+          m.k_a = select(mask_and(steady, fall > V{}), V{}, m.k_a);
+          m.k_b = select(mask_and(steady, fall <= V{}), V{}, m.k_b);
+        }
         const V tk = t * m.k, tf = t * fall;
         const V q = -tk * fall;
         const V q_a = tk - tf * m.k_a * (kUp ? dkr_before : s.dkr);
