@@ -10,9 +10,10 @@
 
 #define DGPDE_JOIN2(a, b) a##b
 #define DGPDE_JOIN(a, b) DGPDE_JOIN2(a, b)
+#define DGPDE_ENGINE DGPDE_JOIN(engine_, DGPDE_ISA)
 
 namespace dgpde {
-namespace DGPDE_JOIN(engine_, DGPDE_ISA) {
+namespace DGPDE_ENGINE {
 
 // Packs are dealt out in runs of neighbours. Sums over columns (the gradient of a table) are made
 // chunk by chunk, so their bits do not depend on the number of threads.
@@ -28,7 +29,9 @@ void for_each_pack(int64_t n, int64_t chunks, int64_t scratch_size, int threads,
 #pragma omp parallel num_threads(threads)
   {
     try {
-      Block memory(static_cast<char*>(std::aligned_alloc(64, static_cast<size_t>(scratch_size) * sizeof(V))));
+      const size_t bytes =
+          (static_cast<size_t>(scratch_size) * sizeof(V) + 63) / 64 * 64;  // aligned_alloc asks for it
+      Block memory(static_cast<char*>(std::aligned_alloc(64, bytes)));
       if (!memory) throw std::bad_alloc();
       V* scratch = reinterpret_cast<V*>(memory.get());
 #pragma omp for schedule(dynamic, 1)
@@ -99,5 +102,5 @@ void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHist
     replay<ColumnTangent, double>(p, io, history, threads);
 }
 
-}  // namespace DGPDE_JOIN(engine_,DGPDE_ISA)
+}  // namespace DGPDE_ENGINE
 }  // namespace dgpde

@@ -118,8 +118,8 @@ def run(folder: Path, iterations: int | None = None) -> ErrorTable:
     print("\nRMSE of water content [m3/m3]")
     print(table.text())
     print(
-        f"trained on: training plots to {last:%d %B}; later dates: the same plots from {first:%d %B}; new plots: withheld\n"
-        "plots, on the dates of the training and later. The first profile of every plot is given: the runs start from\n"
+        f"trained on: training plots to {last:%d %B}; later dates: the same plots from {first:%d %B}; new plots:\n"
+        "withheld plots, on the dates of the training and later. The first profile of every plot is given: the runs start from\n"
         "it, and it is not scored."
     )
     print(summary(model, after))
