@@ -119,8 +119,8 @@ def run(folder: Path, iterations: int | None = None) -> ErrorTable:
     print(table.text())
     print(
         f"trained on: training plots to {last:%d %B}; later dates: the same plots from {first:%d %B}; new plots:\n"
-        "withheld plots, on the dates of the training and later. The first profile of every plot is given: the runs start from\n"
-        "it, and it is not scored."
+        "withheld plots, on the dates of the training and later. The first profile of every plot is given: the runs\n"
+        "start from it, and it is not scored."
     )
     print(summary(model, after))
     table.write(folder / "rmse.csv")
