@@ -217,8 +217,8 @@ class ColumnForward {
       put_mask(gentle, lane, slow);
       any_gentle |= slow;
       // That matrix is column-wise diagonally dominant, so its updates do not run in circles where kr is steep; the full
-      // one converges quadratically. A restart takes four of each in turn.
-      const bool steadied = s.restarted && (s.iteration & 4) == 0;
+      // one converges quadratically. A restart takes four of each in turn, and only the former once cutting has not helped.
+      const bool steadied = s.restarted && (s.cut_in_turn > 2 || (s.iteration & 4) == 0);
       put_mask(steady, lane, steadied);
       any_steady |= steadied;
       any_search |= s.restarted;
