@@ -116,8 +116,8 @@ class HardColumns:
     def round_off(self, run: dgpde.Solution) -> Tensor:
         """[n] m: what round-off alone does to the balance.
 
-        It is that of the water held, four units in the last place at every step, and that of the heads on either side of
-        a boundary face, which a conductive half cell multiplies: q = k_sat / (dz/2) (psi_b - psi).
+        It is that of the water held, four units in the last place at every step, and that of the heads on either
+        side of a boundary face, which a conductive half cell multiplies: q = k_sat / (dz/2) (psi_b - psi).
         """
         unit, k_sat = 4.0 * torch.finfo(torch.float64).eps, self.values["k_sat"]
         held = torch.from_numpy(self.dz) @ self.values["theta_s"]
@@ -200,7 +200,7 @@ def _group(draw: np.random.Generator, group: int, n: int) -> HardColumns:
     else:
         dt_fixed = float(_log_uniform(draw, 1.0, DAY))
         span = dt_fixed * float(draw.choice([1.0, 3.0]))
-    times = span * np.arange(INTERVALS + 1)
+    times: Array = span * np.arange(INTERVALS + 1, dtype=np.float64)
 
     soils = [_layered(draw, nz) for _ in range(n)]
     soil = {name: np.stack([column[name] for column in soils], axis=1) for name in soils[0]}
