@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import math
 from pathlib import Path
@@ -213,6 +214,20 @@ def test_uscrn_has_a_gradient_for_every_soil_and_plant() -> None:
         assert parameter.grad is not None
         assert torch.isfinite(parameter.grad).all()
         assert (parameter.grad != 0.0).all()
+
+
+def test_a_column_that_is_given_up_has_no_say(maricopa: tables.Maricopa) -> None:
+    model = small_cotton(maricopa)
+    # Eleven steps in half a day are too few for one of the three plots and enough for the others.
+    model.options = dataclasses.replace(model.options, max_steps=11)
+    loss, numbers = trainers.Trainer(model)()
+    loss.backward()
+    assert 0 < numbers["columns given up"] < 6
+    assert model.offset.grad is not None
+    assert torch.isfinite(model.offset.grad).all()
+    by_plot = model.offset.grad.abs().amax(dim=(1, 2))
+    assert (by_plot == 0.0).any()
+    assert (by_plot > 0.0).any()
 
 
 @pytest.mark.slow
