@@ -35,7 +35,7 @@ enum StatusCode : int32_t { kFinished = 0, kNoConvergence = 1, kNotFinite = 2, k
 struct LaneControl {
   static constexpr int kMemory = 5;       // residual norms that the line search looks back on
   static constexpr int kShortenings = 3;  // halvings at most
-  static constexpr int kClosings = 4;     // iterations that serve only the column's balance, at most
+  static constexpr int kClosings = 8;     // iterations that serve only the column's balance, at most
 
   Move move = Move::idle;
   int32_t status = kFinished;

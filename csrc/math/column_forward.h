@@ -519,7 +519,9 @@ class ColumnForward {
   DGPDE_HD V newton_head(int64_t k, V psi, V x) {
     const V h = -psi, wet = c.wet[k];
     V next = vmax(psi + x, R(-3) * vmax(h, wet));
-    const auto large = mask_and(newton, mask_and(h > wet, vabs(x) > R(0.05) * h));
+    auto large = mask_and(newton, mask_and(h > wet, vabs(x) > R(0.05) * h));
+    // In theta an update passes a kink of root uptake in dry soil from either side, in psi it does not.
+    if (any_gentle) large = mask_and(large, mask_not(mask_and(gentle, vabs(x) < R(0.5) * h)));
     if (any(large)) {
       const V one = broadcast<V>(1);
       const Strided<V> d = c.soil_at(k);
