@@ -276,7 +276,7 @@ def errors(model: Cotton, before: Prediction, after: Prediction, mapped: Predict
         top, bottom = axes[0, column], axes[1, column]
         plot.errors_by_depth(top, data.depths, lines)
         top.set_title(name)
-        top.set_xlim(0.0, 0.105)
+        top.set_xlim(0.0, 0.115)
         plot.observed_against_simulated(
             bottom, truth, before.theta[dates][:, :, plots], plot.PRIOR, (0.05, 0.35)
         )
