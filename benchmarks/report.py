@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from benchmarks.measure import ROOT
+from benchmarks.registry import CASES
 from benchmarks.run import RESULTS
 
 BEGIN, END = "<!-- results: python -m benchmarks.report --readme -->", "<!-- end of results -->"
@@ -86,8 +87,9 @@ def table(record: dict[str, Any]) -> list[str]:
 
 def report(device: str | None = None) -> str:
     """All committed results, as Markdown; says so when there are none."""
-    records = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    chosen = [record for record in records if device in (None, record["device"])]
+    devices = [device] if device else ["cpu", "cuda"]
+    names = [f"{case}-{where}.json" for case in CASES for where in devices]  # other records have other forms
+    chosen = [json.loads((RESULTS / name).read_text()) for name in names if (RESULTS / name).exists()]
     if not chosen:
         return "No results have been recorded yet."
     return "\n\n".join("\n".join(table(record)) for record in chosen)

@@ -85,29 +85,36 @@ def compare(before: dict[str, Any], now: dict[str, Any]) -> None:
         print(f"    {size}: time relative to commit {before['surroundings']['commit']}: {text}", flush=True)
 
 
-def run_case(case: Case, device: str, sizes: list[int], jax_python: str) -> bool:
-    """Measure one case, write its record; whether every measurement passed its checks."""
+def run_case(case: Case, device: str, sizes: list[int], names: list[str], jax_python: str) -> bool:
+    """Measure one case beside the baselines of these names; whether every measurement passed its checks.
+
+    The record is written after each size, so that a run that is stopped leaves what it has measured.
+    """
     print(f"{case.name}: {case.title}, {device}", flush=True)
     record: dict[str, Any] = {"case": case.name, "title": case.title, "device": device, "sizes": {}}
     record["surroundings"] = surroundings()
+    chosen = [entry for entry in case.baselines if device == "cpu" and entry.name in names]
+    path = RESULTS / f"{case.name}-{device}.json"
+    before = json.loads(path.read_text()) if path.exists() else None
+    RESULTS.mkdir(exist_ok=True)
     good = True
     for size in sizes:
         own = child([sys.executable, "-m", "benchmarks.run", "--child", case.name, device, str(size)])
         if "error" in own:
             record["sizes"][str(size)] = own
             good = False
-            continue
-        found = {entry.name: baseline(entry, size, jax_python) for entry in case.baselines if device == "cpu"}
-        peers = {name: peer for name, peer in found.items() if peer is not None}
-        good &= all("error" not in peer for peer in peers.values())
-        entry = {"dgpde": own, "baselines": peers, "ratios": ratios(own, peers)}
-        record["sizes"][str(size)] = entry
-        print("   ", ", ".join(f"{name} {value:.3g}" for name, value in entry["ratios"].items()), flush=True)
-    path = RESULTS / f"{case.name}-{device}.json"
-    if path.exists():
-        compare(json.loads(path.read_text()), record)
-    RESULTS.mkdir(exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+        else:
+            found = {entry.name: baseline(entry, size, jax_python) for entry in chosen}
+            peers = {name: peer for name, peer in found.items() if peer is not None}
+            good &= all("error" not in peer for peer in peers.values())
+            entry = {"dgpde": own, "baselines": peers, "ratios": ratios(own, peers)}
+            record["sizes"][str(size)] = entry
+            print(
+                "   ", ", ".join(f"{name} {value:.3g}" for name, value in entry["ratios"].items()), flush=True
+            )
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    if before is not None:
+        compare(before, record)
     print("  wrote", path.relative_to(ROOT), flush=True)
     return good
 
@@ -143,6 +150,9 @@ def main() -> int:
     parser.add_argument(
         "--size", action="append", type=int, help="numbers of columns; default: the case's own"
     )
+    parser.add_argument(
+        "--baseline", action="append", choices=["jax", "torch"], help="repeatable; default: all"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--jax-python", default=".venv-bench/bin/python", help="a Python that has JAX")
     parser.add_argument("--child", nargs=3, metavar=("CASE", "DEVICE", "SIZE"), help=argparse.SUPPRESS)
@@ -154,7 +164,13 @@ def main() -> int:
     good = True
     for name in options.case or [name for name, case in CASES.items() if options.device in case.repeats]:
         sizes = options.size or list(CASES[name].repeats.get(options.device) or CASES[name].repeats["cuda"])
-        good &= run_case(CASES[name], options.device, sizes, str(ROOT / options.jax_python))
+        good &= run_case(
+            CASES[name],
+            options.device,
+            sizes,
+            options.baseline or ["jax", "torch"],
+            str(ROOT / options.jax_python),
+        )
     return 0 if good else 1
 
 
