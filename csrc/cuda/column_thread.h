@@ -58,9 +58,10 @@ class ThreadHistory {
     return r + 1 >= rows ? h.complete[column] != 0 : *row(r + 1).interval != *row(r).interval;
   }
   DGPDE_HD V ponding(int64_t r, int) const { return *row(clamp(r)).ponding; }
-  DGPDE_HD void load(const int64_t* r, int64_t shift, const Strided<V>& psi) const {
+  template <class Psi>
+  DGPDE_HD void load(const int64_t* r, int64_t shift, const Psi& psi) const {
     const Row from = row(clamp(r[0] + shift));
-    for (int64_t k = 0; k < nz; ++k) psi[k] = from.psi[k * kGroup];
+    for (int64_t k = 0; k < nz; ++k) psi(k) = from.psi[k * kGroup];
   }
 
  private:
@@ -80,7 +81,7 @@ class ThreadHistory {
   DGPDE_HD void add(int64_t interval, const Cells<V>& c, const V& ponding, double dt) {
     if (!h.blocks) return;
     const Row to = row(rows++);
-    for (int64_t k = 0; k < nz; ++k) to.psi[k * kGroup] = c.psi_old[k];
+    for (int64_t k = 0; k < nz; ++k) to.psi[k * kGroup] = c.psi_old(k);
     *to.ponding = ponding, *to.dt = dt, *to.interval = interval;
   }
 

@@ -67,15 +67,15 @@ class ColumnAdjoint : ColumnReplay<V> {
       put_mask(active, lane, lanes.owns(lane) && row[lane] > 0);
     }
     for (int64_t k = 0; k < p.nz; ++k) {
-      c.carry_psi[k] = load<V>(as_view(in.carry_psi), 0, k, lanes);
-      c.carry_theta[k] = load<V>(as_view(in.carry_theta), 0, k, lanes);
-      c.sum_face[k] = c.sum_storage[k] = c.sum_k[k] = V{};
+      c.carry_psi(k) = load<V>(as_view(in.carry_psi), 0, k, lanes);
+      c.carry_theta(k) = load<V>(as_view(in.carry_theta), 0, k, lanes);
+      c.sum_face(k) = c.sum_storage(k) = c.sum_k(k) = V{};
       const Strided<V> sum = c.sum_at(k);
       for (int i = 0; i < n_soil; ++i) sum[i] = V{};
       if (in.resume) {
-        c.sum_face[k] = load<V>(as_view(in.sum_face), 0, k, lanes);
-        c.sum_storage[k] = load<V>(as_view(in.sum_storage), 0, k, lanes);
-        c.sum_k[k] = load<V>(as_view(in.sum_k), 0, k, lanes);
+        c.sum_face(k) = load<V>(as_view(in.sum_face), 0, k, lanes);
+        c.sum_storage(k) = load<V>(as_view(in.sum_storage), 0, k, lanes);
+        c.sum_k(k) = load<V>(as_view(in.sum_k), 0, k, lanes);
         if (!this->tabulated())  // a table's gradient is in memory of its own
           for (int i = 0; i < n_soil; ++i) sum[i] = load<V>(as_view(in.sum_soil), used[i], k, lanes);
       }
@@ -98,7 +98,7 @@ class ColumnAdjoint : ColumnReplay<V> {
     seed_runoff = weight * series_cotangent(in.runoff);
     seed_uptake = weight * series_cotangent(in.uptake);
     seed_ponding = carry_ponding;
-    for (int64_t k = 0; k < p.nz; ++k) c.load[k] = c.carry_psi[k];
+    for (int64_t k = 0; k < p.nz; ++k) c.load(k) = c.carry_psi(k);
     for (int lane = 0; lane < W; ++lane) {
       if (!get_mask(active, lane) || !history.ends_interval(row[lane], lane)) continue;
       const int64_t column = lanes.column(lane), at = interval[lane] + 1;
@@ -110,9 +110,9 @@ class ColumnAdjoint : ColumnReplay<V> {
       if (saved < 0 || !in.psi.data) continue;
       const R* base = static_cast<const R*>(in.psi.data) + saved * in.psi.t + column * in.psi.n;
       for (int64_t k = 0; k < p.nz; ++k) {
-        V x = c.load[k];
+        V x = c.load(k);
         put(x, lane, get(x, lane) + base[k * in.psi.z]);
-        c.load[k] = x;
+        c.load(k) = x;
       }
     }
   }
@@ -126,7 +126,7 @@ class ColumnAdjoint : ColumnReplay<V> {
     for (int64_t k = 0; k <= last; ++k) this->evaluate(k);
     for (int64_t k = 0; k <= last; ++k) {
       V diag = this->own_diagonal(k) + from_below;
-      V load = c.load[k] + c.capacity[k] * c.carry_theta[k];
+      V load = c.load(k) + c.capacity(k) * c.carry_theta(k);
       V next{}, before_next{};
       if (k < last) {
         const Face f = this->face_above(k);
@@ -136,14 +136,14 @@ class ColumnAdjoint : ColumnReplay<V> {
         from_below = -f.q_b;
       }
       if (k == 0) {
-        boundary_flux<true, V>(bottom, V(c.psi[0]), V(c.kr[0]), ponding_old, dt, inv_dt, bottom_flux, &bottom_d);
-        const V slope = bottom_flux.q_psi + bottom_flux.q_kr * c.dkr[0];
+        boundary_flux<true, V>(bottom, V(c.psi(0)), V(c.kr(0)), ponding_old, dt, inv_dt, bottom_flux, &bottom_d);
+        const V slope = bottom_flux.q_psi + bottom_flux.q_kr * c.dkr(0);
         diag = diag - slope;
         load = load + seed_bottom * slope;
       }
       if (k == last) {
-        boundary_flux<true, V>(top, V(c.psi[k]), V(c.kr[k]), ponding_old, dt, inv_dt, top_flux, &top_d);
-        const V dkr = c.dkr[k];
+        boundary_flux<true, V>(top, V(c.psi(k)), V(c.kr(k)), ponding_old, dt, inv_dt, top_flux, &top_d);
+        const V dkr = c.dkr(k);
         const V slope = top_flux.q_psi + top_flux.q_kr * dkr;
         diag = diag - slope;
         load = load + seed_top * slope + seed_ponding * (top_d.ponding[kInPsi] + top_d.ponding[kInKr] * dkr) +
@@ -151,19 +151,19 @@ class ColumnAdjoint : ColumnReplay<V> {
       }
       V along{}, row_omega{};  // coefficient of mu in this row, coefficient of lambda_k in the row of mu
       if (p.roots) {
-        const V weight_k = c.root[k];
-        load = load + seed_uptake * weight_k * c.stress_psi[k] * root_rate;
-        along = -weight_k * c.stress_psi[k];
-        row_omega = weight_k * c.stress[k] * omega_slope;
+        const V weight_k = c.root(k);
+        load = load + seed_uptake * weight_k * c.stress_psi(k) * root_rate;
+        along = -weight_k * c.stress_psi(k);
+        row_omega = weight_k * c.stress(k) * omega_slope;
       }
-      c.diag[k] = diag, c.load[k] = load;
+      c.diag(k) = diag, c.load(k) = load;
       const V inv = R(1) / (diag - before * elim);
       rhs = (load - before * rhs) * inv;
       elim = next * inv;
-      c.rhs[k] = rhs, c.elim[k] = elim;
+      c.rhs(k) = rhs, c.elim(k) = elim;
       if (p.roots) {
         border = (along - before * border) * inv;
-        c.border[k] = border;
+        c.border(k) = border;
         const V coefficient = row_omega + carry;
         border_rhs = border_rhs + coefficient * rhs;
         pivot = pivot - coefficient * border;
@@ -179,25 +179,25 @@ class ColumnAdjoint : ColumnReplay<V> {
     V lambda_above{}, reach_above{}, gkr_above{}, residual_above{}, size_above{};
     V sum_t{}, sum_h[4] = {};
     for (int64_t k = last; k >= 0; --k) {
-      V lambda = c.rhs[k] - c.elim[k] * lambda_above;
+      V lambda = c.rhs(k) - c.elim(k) * lambda_above;
       V reach = vabs(lambda);  // of the terms whose round-off lambda carries
-      V residual = -c.load[k], size = vabs(V(c.load[k]));
+      V residual = -c.load(k), size = vabs(V(c.load(k)));
       if (p.roots) {
-        const V along = c.root[k] * c.stress_psi[k] * mu, part = c.border[k] * mu;
+        const V along = c.root(k) * c.stress_psi(k) * mu, part = c.border(k) * mu;
         lambda = lambda - part;
         reach = reach + vabs(part);
         residual = residual - along;
         size = size + vabs(along);
       }
       V gkr{};
-      residual = residual + c.diag[k] * lambda;
-      size = size + vabs(V(c.diag[k])) * reach;
+      residual = residual + c.diag(k) * lambda;
+      size = size + vabs(V(c.diag(k))) * reach;
       if (k < last) {
         const Face f = this->face_above(k);
         const V phi = select(active, lambda_above - lambda, V{});
         gkr = phi * f.q_kra;
         gkr_above = gkr_above + phi * f.q_krb;
-        c.sum_face[k] = c.sum_face[k] - phi * f.kf * f.fall;
+        c.sum_face(k) = c.sum_face(k) - phi * f.kf * f.fall;
         residual = residual - f.q_a * lambda_above;
         size = size + vabs(f.q_a) * reach_above;
         check(residual_above + f.q_b * lambda, size_above + vabs(f.q_b) * reach);
@@ -237,15 +237,15 @@ class ColumnAdjoint : ColumnReplay<V> {
 
   // Everything that cell k's own terms give once lambda_k and the cotangent of kr_k are known.
   DGPDE_HD void finish_cell(int64_t k, V lambda, V gkr) {
-    const V dpsi = c.psi[k] - c.psi_old[k], theta = c.theta[k], s = c.storage[k];
+    const V dpsi = c.psi(k) - c.psi_old(k), theta = c.theta(k), s = c.storage(k);
     const V zero{};
     const V rate = lambda * inv_dt;
-    const V gtheta = select(active, c.carry_theta[k] - rate * (static_cast<R>(p.dz[k]) + s * dpsi), zero);
+    const V gtheta = select(active, c.carry_theta(k) - rate * (static_cast<R>(p.dz[k]) + s * dpsi), zero);
     const V gk = select(active, gkr, zero);
-    add_soil(k, V(c.psi[k]), c.dtheta_at(k), c.dkr_at(k), gtheta, gk);
-    c.sum_storage[k] = c.sum_storage[k] - select(active, rate * theta * dpsi, zero);
-    c.carry_theta[k] = select(active, rate * static_cast<R>(p.dz[k]), V(c.carry_theta[k]));
-    c.carry_psi[k] = select(active, rate * s * theta, V(c.carry_psi[k]));
+    add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), gtheta, gk);
+    c.sum_storage(k) = c.sum_storage(k) - select(active, rate * theta * dpsi, zero);
+    c.carry_theta(k) = select(active, rate * static_cast<R>(p.dz[k]), V(c.carry_theta(k)));
+    c.carry_psi(k) = select(active, rate * s * theta, V(c.carry_psi(k)));
   }
 
   // Cotangents through one boundary face; returns the cotangent of the cell's kr.
@@ -255,7 +255,7 @@ class ColumnAdjoint : ColumnReplay<V> {
     V g[kBoundaryInputs];
     for (int i = 0; i < kBoundaryInputs; ++i)
       g[i] = select(active, flux * d.q[i] + pond * d.ponding[i] + run * d.runoff[i], V{});
-    c.sum_k[k] = c.sum_k[k] + g[kInTransmissivity] / face.half;
+    c.sum_k(k) = c.sum_k(k) + g[kInTransmissivity] / face.half;
     if (at_face.used) {
       V psi_b{};
       boundary_head(face, psi_b);
@@ -296,12 +296,12 @@ class ColumnAdjoint : ColumnReplay<V> {
   DGPDE_HD void root_gradients(int64_t k, V lambda, V& sum_t, V* sum_h) {
     const V share = select(active, seed_uptake - lambda, V{});
     const V m = select(active, mu, V{});
-    const V w = c.root[k], a = c.stress[k];
+    const V w = c.root(k), a = c.stress(k);
     const V inv = R(1) / select(limited, omega, omega_c);
     sum_t = sum_t + share * w * a * inv;
     sum_omega_c = sum_omega_c - select(limited, V{}, share * w * a * root_rate * inv);
     const V ga = share * root_rate + m;  // cotangent of w a
-    const Stress<V> s = feddes<true, V>(feddes_h, V(c.psi[k]));
+    const Stress<V> s = feddes<true, V>(feddes_h, V(c.psi(k)));
     for (int i = 0; i < 4; ++i) sum_h[i] = sum_h[i] + ga * w * s.a_h[i];
     if (in.grad.root_density.data) add_cell_series(in.grad.root_density, k, ga * a * static_cast<R>(p.dz[k]));
   }
@@ -332,11 +332,11 @@ class ColumnAdjoint : ColumnReplay<V> {
     if (!in.first) {
       put_cell(in.carry_ponding, 0, 0, own, carry_ponding);
       for (int64_t k = 0; k < p.nz; ++k) {
-        put_cell(in.carry_psi, 0, k, own, c.carry_psi[k]);
-        put_cell(in.carry_theta, 0, k, own, c.carry_theta[k]);
-        put_cell(in.sum_face, 0, k, own, c.sum_face[k]);
-        put_cell(in.sum_storage, 0, k, own, c.sum_storage[k]);
-        put_cell(in.sum_k, 0, k, own, c.sum_k[k]);
+        put_cell(in.carry_psi, 0, k, own, c.carry_psi(k));
+        put_cell(in.carry_theta, 0, k, own, c.carry_theta(k));
+        put_cell(in.sum_face, 0, k, own, c.sum_face(k));
+        put_cell(in.sum_storage, 0, k, own, c.sum_storage(k));
+        put_cell(in.sum_k, 0, k, own, c.sum_k(k));
         if (!this->tabulated())
           for (int i = 0; i < n_soil; ++i) put_cell(in.sum_soil, used[i], k, own, c.sum_at(k)[i]);
       }
@@ -346,29 +346,29 @@ class ColumnAdjoint : ColumnReplay<V> {
     V from_face{};
     for (int64_t k = 0; k < p.nz; ++k) {
       const Strided<V> sum = c.sum_at(k), d = c.soil_at(k);
-      const V theta_s = V(d[0]) + V(d[1]), s = c.storage[k];
+      const V theta_s = V(d[0]) + V(d[1]), s = c.storage(k);
       // the initial state: theta_0 and psi_0 entered the first step as the old state
-      c.psi[k] = load<V>(p.in.psi0, 0, k, lanes);
+      c.psi(k) = load<V>(p.in.psi0, 0, k, lanes);
       this->evaluate(k);
-      const V carry = c.carry_theta[k];
-      add_soil(k, V(c.psi[k]), c.dtheta_at(k), c.dkr_at(k), carry, V{});
-      put_cell(in.grad.psi0, 0, k, own, c.carry_psi[k] + c.capacity[k] * carry);
+      const V carry = c.carry_theta(k);
+      add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), carry, V{});
+      put_cell(in.grad.psi0, 0, k, own, c.carry_psi(k) + c.capacity(k) * carry);
       // storage = dz Ss / theta_s
-      put_cell(in.grad.specific_storage, 0, k, own, c.sum_storage[k] * static_cast<R>(p.dz[k]) / theta_s);
+      put_cell(in.grad.specific_storage, 0, k, own, c.sum_storage(k) * static_cast<R>(p.dz[k]) / theta_s);
       SoilPoint<V> full;
       V dfull[kSoilSlots], dkr_full[kSoilSlots];
       soil_partials<V>(soil, d, V{}, full, dfull, dkr_full);
       for (int i = 0; i < n_soil; ++i) dfull[i] = dfull[used[i]];
-      const V to_theta_s = -c.sum_storage[k] * s / theta_s;
+      const V to_theta_s = -c.sum_storage(k) * s / theta_s;
       add_soil(k, V{}, dfull, dkr_full, to_theta_s, V{});
       if (!this->tabulated())
         for (int i = 0; i < n_soil; ++i) put_cell(in.grad.soil[used[i]], 0, k, own, sum[i]);
       // face = 2/(dz_a/K_a + dz_b/K_b)
       const V k_sat = load<V>(p.in.k_sat, 0, k, lanes);
-      V total = c.sum_k[k] + from_face;
+      V total = c.sum_k(k) + from_face;
       if (k + 1 < p.nz) {
         const V above = load<V>(p.in.k_sat, 0, k + 1, lanes);
-        const V t2 = R(0.5) * c.face[k] * c.face[k] * c.sum_face[k];
+        const V t2 = R(0.5) * c.face(k) * c.face(k) * c.sum_face(k);
         total = total + t2 * static_cast<R>(p.dz[k]) / (k_sat * k_sat);
         from_face = t2 * static_cast<R>(p.dz[k + 1]) / (above * above);
       }

@@ -40,59 +40,55 @@ DGPDE_HD void store(RealOf<V>* base, int64_t stride, const Lanes& lanes, const M
     if (get_mask(mask, lane)) base[lanes.column(lane) * stride] = get(x, lane);
 }
 
-// Where the numbers of a column stand in its scratch memory: `arrays` of one value and `slots` more values a cell.
-//   lane_count = 1 (CPU): one array after another, a pack a cell.
-//   else (GPU): cell after cell, all values of a cell one after another, and in each place the numbers of `lane_count`
-//   neighbouring columns: a warp reads whole cache lines, walks through memory in one direction, and one address
-//   serves a cell.
-template <class V>
-struct Scratch {
-  V* data;
-  int64_t lanes, nz, array, cell;
-  V* block;  // of the slots
-
-  DGPDE_HD Scratch(V* memory, int64_t lane_count, int64_t cells, int64_t arrays, int64_t slots)
-      : data(memory),
-        lanes(lane_count),
-        nz(cells),
-        array(lane_count == 1 ? cells : lane_count),
-        cell(lane_count == 1 ? 1 : (arrays + slots) * lane_count),
-        block(memory + arrays * array) {}
-  DGPDE_HD Strided<V> values(int64_t i) const { return {data + i * array, cell}; }
-  // `count` values a cell from slot `first` on.
-  DGPDE_HD Slots<V> slots(int64_t first, int64_t count) const {
-    if (lanes == 1) return {block + first * nz, count, 1};
-    return {block + first * lanes, cell, lanes};
+// Where the numbers of a column stand in its scratch memory: cell after cell, all `kValues` of a cell one after another,
+// so that a sweep walks through memory in one direction and one address serves a cell. A pack of columns has its memory
+// to itself; GPU threads share it with the `lanes` columns of their warp, whose numbers stand side by side.
+template <class V, int kValues>
+struct CellMemory {
+  V* base = nullptr;
+  int64_t lanes = 1;
+  DGPDE_HD V& value(int64_t k, int i) const {
+    if constexpr (Lane<V>::width == 1)
+      return base[(k * kValues + i) * lanes];
+    else
+      return base[k * kValues + i];
   }
+  DGPDE_HD Strided<V> list(int64_t k, int first) const { return {&value(k, first), lanes}; }
+  static DGPDE_HD int64_t size(int64_t nz) { return kValues * nz; }
 };
 
+// name(k) is the value of cell k
+#define DGPDE_CELL_VALUE(name) \
+  DGPDE_HD V& name(int64_t k) const { return this->value(k, at_##name); }
+
+#define DGPDE_CELL_VALUES(VALUE)                                                                                    \
+  VALUE(psi)                                                                                                        \
+  VALUE(at)                                                                                                         \
+  VALUE(trust)               /* current head; where the soil was evaluated, how far that carries */                 \
+      VALUE(elim) VALUE(rhs) /* x = rhs - elim x_next - border d_omega after a sweep */                             \
+      VALUE(theta_at) VALUE(capacity) VALUE(capacity_slope) VALUE(kr_at) VALUE(dkr_at) VALUE(dkr_slope) /* there */ \
+      VALUE(theta)                       /* at the current head */                                                  \
+      VALUE(theta_old) VALUE(psi_old)    /* last accepted state */                                                  \
+      VALUE(face) VALUE(pore) VALUE(wet) /* see below */                                                            \
+      VALUE(rate_psi) VALUE(rate_change)                                                                            \
+          VALUE(rate_theta) /* of the last accepted step, or at the start of an interval */                         \
+      VALUE(storage) VALUE(sharp) VALUE(kink) VALUE(border) VALUE(root) VALUE(source) VALUE(base_psi)               \
+          VALUE(target_psi) /* ends of the line search */
+
+//   rate_change     how fast rate_psi changed between the last two steps of the interval, 0 before [m/s2]
+//   face            transmissivity of the face above the cell [1/s]
+//   pore            dz theta_s [m]
+//   wet, kink       suctions: where Newton restarts, where the relation has a kink [m]
+//   storage         dz Ss / theta_s
+//   sharp           exponent e of 1 - kr ~ h^e close to saturation, at most 1
+//   root, source    root density * dz [-], source * dz [m/s]
+#define DGPDE_CELL_INDEX(name) at_##name,
+enum CellIndex { DGPDE_CELL_VALUES(DGPDE_CELL_INDEX) kCellValues };
+
 template <class V>
-struct Cells {
-  Strided<V> psi, theta, capacity, kr, dkr;  // current iterate
-  Strided<V> psi_old, theta_old;             // last accepted state
-  Strided<V> rate_theta, rate_psi;           // of the last accepted step, or at the start of an interval
-  Strided<V> elim, rhs, border;              // x = rhs - elim x_next - border d_omega after a sweep
-  Strided<V> base, target;                   // ends of the line search
-  Strided<V> face;                           // transmissivity of the face above cell k [1/s]
-  Strided<V> storage;                        // dz Ss / theta_s
-  Strided<V> wet, kink;                      // suctions: where Newton restarts, where the relation has a kink [m]
-  Strided<V> sharp;                          // exponent e of 1 - kr ~ h^e close to saturation, at most 1
-  Strided<V> root, source;                   // density * dz [-], source * dz [m/s]
-  Strided<V> pore;                           // dz theta_s [m]
-  Slots<V> soil;                             // kMaxDerived values a cell
-  static constexpr int kArrays = 22;
-
-  static DGPDE_HD int64_t size(int64_t nz) { return (kArrays + kMaxDerived) * nz; }
-
-  DGPDE_HD void bind(V* data, int64_t lane_count, int64_t nz) {
-    const Scratch<V> scratch(data, lane_count, nz, kArrays, kMaxDerived);
-    Strided<V>* arrays[kArrays] = {&psi,      &theta, &capacity, &kr,     &dkr,  &psi_old, &theta_old, &rate_theta,
-                                   &rate_psi, &elim,  &rhs,      &border, &base, &target,  &face,      &storage,
-                                   &wet,      &kink,  &root,     &source, &pore, &sharp};
-    for (int i = 0; i < kArrays; ++i) *arrays[i] = scratch.values(i);
-    soil = scratch.slots(0, kMaxDerived);
-  }
-  DGPDE_HD Strided<V> soil_at(int64_t k) const { return soil[k]; }
+struct Cells : CellMemory<V, kCellValues + kMaxDerived> {
+  DGPDE_CELL_VALUES(DGPDE_CELL_VALUE)
+  DGPDE_HD Strided<V> soil_at(int64_t k) const { return this->list(k, kCellValues); }
 };
 
 DGPDE_HD SoilModel soil_model(const ColumnProblem& p) {
@@ -128,10 +124,10 @@ DGPDE_HD void setup_cells(const ColumnProblem& p, const SoilModel& soil, const L
     const Strided<V> d = c.soil_at(k);
     soil_prepare<V>(soil, raw, d);
     const V k_sat = load<V>(p.in.k_sat, 0, k, lanes);
-    if (k > 0) c.face[k - 1] = R(2) / (static_cast<R>(p.dz[k - 1]) / k_below + dz / k_sat);
-    c.storage[k] = dz * load<V>(p.in.specific_storage, 0, k, lanes) / (d[0] + d[1]);
-    c.root[k] = V{};
-    c.source[k] = V{};
+    if (k > 0) c.face(k - 1) = R(2) / (static_cast<R>(p.dz[k - 1]) / k_below + dz / k_sat);
+    c.storage(k) = dz * load<V>(p.in.specific_storage, 0, k, lanes) / (d[0] + d[1]);
+    c.root(k) = V{};
+    c.source(k) = V{};
     const R half = R(0.5) * dz, gravity = static_cast<R>(p.gravity);
     z += half;
     if (k == 0) {

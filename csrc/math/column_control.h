@@ -40,7 +40,7 @@ struct LaneControl {
   Move move = Move::idle;
   int32_t status = kFinished;
   int64_t interval = 0, mesh = 0, mesh_count = 1;
-  double dt = 1.0, wish = 1.0, t = 0.0, length = 1.0, target = 1.0, failed_time = NAN;
+  double dt = 1.0, dt_before = 1.0, wish = 1.0, t = 0.0, length = 1.0, target = 1.0, failed_time = NAN;
   bool waiting = false;  // for the other lanes of the pack, before its next step
   bool landing = false, has_rate = false, restarted = false, last_resort = false, seen_finite = false;
   int iteration = 0, shortened = 0, remembered = 0, closings = 0, cut_in_turn = 0;
@@ -197,6 +197,7 @@ struct LaneControl {
     ++steps;
     ++interval_steps;
     has_rate = true;
+    dt_before = dt;
     const bool hard = restarted || 2 * iteration > p.max_newton;
     if (p.dt_fixed > 0.0) {
       const double mesh_step = length / static_cast<double>(mesh_count);

@@ -15,7 +15,7 @@
 // Assumptions: forcing is constant within an output interval; dz is the same for every column.
 #pragma once
 
-#include "column_cells.h"
+#include "column_carry.h"
 #include "column_control.h"
 
 namespace dgpde {
@@ -34,27 +34,22 @@ class ColumnForward {
     V ponding_old, omega_old;
   };
 
-  // `lane_count` as in Scratch. With `rest` a paused run goes on; its scratch memory is as the pause left it.
+  // `lane_count` as in CellMemory. With `rest` a paused run goes on; its scratch memory is as the pause left it.
   DGPDE_HD ColumnForward(const ColumnProblem& problem, const ColumnOutput& output, const Lanes& which, V* scratch,
                          int64_t lane_count, const Rest* rest = nullptr)
-      : p(problem),
-        out(output),
-        lanes(which),
-        soil(soil_model(problem)),
-        small_move(static_cast<R>(0.1 * sqrt(problem.tolerance))) {
-    c.bind(scratch, lane_count, p.nz);
+      : p(problem), out(output), lanes(which), soil(soil_model(problem)), soil_of(problem, soil, c) {
+    c.base = scratch, c.lanes = lane_count;
     setup_cells<V>(p, soil, lanes, c, top, bottom);
     for (int64_t k = 0; k < p.nz; ++k) {
       V wet;
       soil_wet_suction<V>(soil, c.soil_at(k), wet);
-      c.wet[k] = wet;
-      c.sharp[k] = sharpness(k, wet);
-      steep |= any(V(c.sharp[k]) < R(1));
-      c.kink[k] = soil_kink_suction<V>(soil, c.soil_at(k));
-      c.pore[k] = static_cast<R>(p.dz[k]) * (c.soil_at(k)[0] + c.soil_at(k)[1]);
+      c.wet(k) = wet;
+      c.sharp(k) = sharpness(k, wet);
+      steep |= any(V(c.sharp(k)) < R(1));
+      c.kink(k) = soil_kink_suction<V>(soil, c.soil_at(k));
+      c.pore(k) = static_cast<R>(p.dz[k]) * (c.soil_at(k)[0] + c.soil_at(k)[1]);
       // Whether a term is there at all; adding its zeros would not change a bit.
-      kinked |= any(V(c.kink[k]) != V{});
-      elastic |= any(V(c.storage[k]) != V{});
+      elastic |= any(V(c.storage(k)) != V{});
     }
     if (p.roots) omega_c = load<V>(p.in.omega_c, 0, 0, lanes);
     if (rest)
@@ -74,7 +69,6 @@ class ColumnForward {
         upward = !upward;
         continue;
       }
-      if (any_guess) take_guesses();
       if (p.roots)
         upward ? sweep<true, true>() : sweep<false, true>();
       else
@@ -91,7 +85,7 @@ class ColumnForward {
       Mask<V> own{};
       for (int lane = 0; lane < W; ++lane) put_mask(own, lane, lanes.owns(lane));
       for (int64_t k = 0; k < p.nz; ++k)
-        store<V>(static_cast<R*>(out.psi_end) + k * p.n, 1, lanes, own, c.psi_old[k]);
+        store<V>(static_cast<R*>(out.psi_end) + k * p.n, 1, lanes, own, c.psi_old(k));
     }
     return true;
   }
@@ -108,20 +102,20 @@ class ColumnForward {
   const Lanes lanes;
   const SoilModel soil;
   Cells<V> c;
+  CarriedSoil<V> soil_of;
   BoundaryFace<V> top, bottom;
   LaneControl control[W];
   int64_t interval[W];
   bool resumed = false;
 
   // per-lane values of the step in hand
-  V dt, inv_dt, share, ponding_old, omega_c{}, omega{}, omega_old{}, omega_base{}, omega_step{}, d_omega{},
+  V dt, inv_dt, dt_before, share, ponding_old, omega_c{}, omega{}, omega_old{}, omega_base{}, omega_step{}, d_omega{},
       transpiration{}, feddes_h[4] = {};
-  Mask<V> newton, search, recording;
-  Mask<V> steady;      // lanes whose matrix takes the slope of a face's kr only from the cell that the water leaves
-  Mask<V> gentle;      // saturated cells of these lanes begin to dry by little
-  const R small_move;  // relative to the head
+  Mask<V> newton, search, recording, guess;
+  Mask<V> steady;  // lanes whose matrix takes the slope of a face's kr only from the cell that the water leaves
+  Mask<V> gentle;  // saturated cells of these lanes begin to dry by little
   Mask<V> to_old, to_predicted, to_shortened, to_wet, to_full, to_drained;
-  bool steep = false, kinked = false, elastic = false;
+  bool steep = false, elastic = false;
   bool upward = true;  // direction of the next sweep
   int waited = 0;      // sweeps for which a lane has waited
   bool any_guess = false, any_search = false, any_recording = false, any_newton = false, any_careful = false,
@@ -139,9 +133,11 @@ class ColumnForward {
       const V psi = load<V>(p.in.psi0, 0, k, lanes);
       SoilPoint<V> s;
       soil_evaluate<V>(soil, c.soil_at(k), psi, s);
-      c.psi[k] = psi, c.psi_old[k] = psi, c.theta[k] = s.theta, c.theta_old[k] = s.theta, c.capacity[k] = s.capacity;
-      c.kr[k] = s.kr, c.dkr[k] = s.dkr;
-      c.rate_theta[k] = c.rate_psi[k] = c.elim[k] = c.rhs[k] = c.border[k] = c.base[k] = c.target[k] = V{};
+      c.psi(k) = c.psi_old(k) = c.at(k) = psi, c.theta(k) = c.theta_old(k) = c.theta_at(k) = s.theta;
+      c.capacity(k) = s.capacity, c.kr_at(k) = s.kr, c.dkr_at(k) = s.dkr;
+      c.trust(k) = c.capacity_slope(k) = c.dkr_slope(k) = V{};
+      c.rate_theta(k) = c.rate_psi(k) = c.rate_change(k) = c.elim(k) = c.rhs(k) = c.border(k) = c.base_psi(k) =
+          c.target_psi(k) = V{};
     }
     ponding_old = load<V>(p.in.ponding0, 0, 0, lanes);
     const auto* dt0 = static_cast<const double*>(p.dt0.data);
@@ -177,8 +173,8 @@ class ColumnForward {
       const bool moving = p.in.root_density.t != 0 || which == ~0u;
       V sum{};
       for (int64_t k = 0; k < p.nz; ++k) {
-        if (moving) c.root[k] = static_cast<R>(p.dz[k]) * load_series<V>(p.in.root_density, interval, k, lanes);
-        sum = sum + c.root[k] * feddes<false, V>(feddes_h, c.psi_old[k]).a;
+        if (moving) c.root(k) = static_cast<R>(p.dz[k]) * load_series<V>(p.in.root_density, interval, k, lanes);
+        sum = sum + c.root(k) * feddes<false, V>(feddes_h, c.psi_old(k)).a;
       }
       for (int lane = 0; lane < W; ++lane)
         if (which & (1u << lane)) put(omega_old, lane, get(sum, lane));
@@ -186,8 +182,8 @@ class ColumnForward {
     if (p.sources && (p.in.source.t != 0 || which == ~0u)) {
       source_sum = V{};
       for (int64_t k = 0; k < p.nz; ++k) {
-        c.source[k] = static_cast<R>(p.dz[k]) * load_series<V>(p.in.source, interval, k, lanes);
-        source_sum = source_sum + c.source[k];
+        c.source(k) = static_cast<R>(p.dz[k]) * load_series<V>(p.in.source, interval, k, lanes);
+        source_sum = source_sum + c.source(k);
       }
     }
   }
@@ -205,6 +201,7 @@ class ColumnForward {
       const LaneControl& s = control[lane];
       put(dt, lane, static_cast<R>(s.dt));
       put(inv_dt, lane, static_cast<R>(1.0 / s.dt));
+      put(dt_before, lane, static_cast<R>(s.dt_before));
       put(share, lane, static_cast<R>(s.share));
       if (s.waiting) {
         busy = true;
@@ -263,6 +260,9 @@ class ColumnForward {
       any_careful |= careful;
       busy = true;
     }
+    if (any_guess)
+      guess = mask_or(mask_or(to_old, to_predicted),
+                      mask_or(mask_or(to_wet, to_shortened), mask_or(to_full, to_drained)));
     return busy;
   }
 
@@ -323,19 +323,27 @@ class ColumnForward {
     Border border;
     Eliminated before;
     V x{}, psi_before{}, kr_before{}, dkr_before{};
+    if constexpr (CarriedSoil<V>::kCarries) {
+      soil_of.begin(recording);
+      for (int64_t i = 0; i < p.nz; ++i) {
+        const int64_t k = first + i * step;
+        soil_of.arrive(k, c.psi(k) = new_head<kBorder>(k, x));
+      }
+      soil_of.finish();
+    }
     for (int64_t i = 0; i < p.nz; ++i) {
       const int64_t k = first + i * step;
-      V psi = c.psi[k];
-      SoilPoint<V> s{c.theta[k], c.kr[k], c.capacity[k], c.dkr[k]};
-      if (any_newton) {
-        x = c.rhs[k] - c.elim[k] * x;
-        if constexpr (kBorder) x = x - c.border[k] * d_omega;
-        psi = move(k, psi, x, s);
-      }
+      if constexpr (!CarriedSoil<V>::kCarries) c.psi(k) = new_head<kBorder>(k, x);
+      const V psi = c.psi(k);
+      const SoilPoint<V> s = soil_of.at(k, psi);
+      c.theta(k) = s.theta;
+      // An interval begins from theta(psi_old) as it is evaluated, so that a run may be taken up again at any output
+      // time and give the same bits.
+      if (any_recording) c.theta_old(k) = select(recording, s.theta, V(c.theta_old(k)));
       Row mine = own_row(k, psi, s);
       if (p.roots) {
         const Stress<V> stress = feddes<false, V>(feddes_h, psi);
-        const V weight = c.root[k];
+        const V weight = c.root(k);
         const V taken = weight * stress.a;
         mine.r = mine.r + taken * root_rate;
         mine.diag = mine.diag + weight * stress.a_psi * root_rate;
@@ -343,7 +351,7 @@ class ColumnForward {
         mine.root = -weight * stress.a_psi;
         omega_sum = omega_sum + taken;
       }
-      if (p.sources) mine.r = mine.r - c.source[k];
+      if (p.sources) mine.r = mine.r - c.source(k);
 
       if (i == 0) {
         add_boundary(kUp ? bottom : top, kUp ? bottom_flux : top_flux, psi, s, mine);
@@ -352,7 +360,7 @@ class ColumnForward {
         const int64_t lower = kUp ? k - 1 : k;
         const R d = static_cast<R>(p.gravity * 0.5 * (p.dz[lower] + p.dz[lower + 1]));
         const V fall = kUp ? psi - psi_before + d : psi_before - psi + d;
-        const V t = c.face[lower];
+        const V t = c.face(lower);
         Mean<V> m =
             kUp ? face_mean(mean, kr_before, s.kr, fall <= V{}) : face_mean(mean, s.kr, kr_before, fall <= V{});
         if (any_steady) {
@@ -394,13 +402,13 @@ class ColumnForward {
 
   DGPDE_HD Row own_row(int64_t k, V psi, const SoilPoint<V>& s) {
     const V rate = static_cast<R>(p.dz[k]) * inv_dt;
-    const V theta_old = c.theta_old[k];
+    const V theta_old = c.theta_old(k);
     Row row{};
     row.r = rate * (s.theta - theta_old);
     row.diag = rate * s.capacity;
     if (any_careful) row.terms = rate * (s.theta + theta_old);
     if (elastic) {
-      const V psi_old = c.psi_old[k], dpsi = psi - psi_old, factor = c.storage[k] * inv_dt;
+      const V psi_old = c.psi_old(k), dpsi = psi - psi_old, factor = c.storage(k) * inv_dt;
       row.r = row.r + factor * s.theta * dpsi;
       row.diag = row.diag + factor * (s.capacity * dpsi + s.theta);
       if (any_careful) row.terms = row.terms + factor * s.theta * (vabs(psi) + vabs(psi_old));
@@ -419,16 +427,16 @@ class ColumnForward {
   // Row k is complete: judge its residual, then eliminate it towards the next cell.
   template <bool kBorder>
   DGPDE_HD void eliminate(int64_t k, const Row& row, V next, Eliminated& before, Border& border) {
-    excess = vmax(vabs(row.r) - (accuracy * c.pore[k] + round_off * row.terms), excess);
+    excess = vmax(vabs(row.r) - (accuracy * c.pore(k) + round_off * row.terms), excess);
     norm2 = norm2 + row.r * row.r;
-    if (any_recording) c.rate_theta[k] = select(recording, -row.r / static_cast<R>(p.dz[k]), V(c.rate_theta[k]));
+    if (any_recording) c.rate_theta(k) = select(recording, -row.r / static_cast<R>(p.dz[k]), V(c.rate_theta(k)));
     const V inv = R(1) / (row.diag - row.before * before.elim);
     before.elim = next * inv;
     before.rhs = (-row.r - row.before * before.rhs) * inv;
-    c.elim[k] = before.elim, c.rhs[k] = before.rhs;
+    c.elim(k) = before.elim, c.rhs(k) = before.rhs;
     if constexpr (kBorder) {
       before.border = (row.omega - row.before * before.border) * inv;
-      c.border[k] = before.border;
+      c.border(k) = before.border;
       const V coefficient = row.root + border.carry;
       border.rhs = border.rhs + coefficient * before.rhs;
       border.pivot = border.pivot - coefficient * before.border;
@@ -438,59 +446,39 @@ class ColumnForward {
 
   // ---- moves ---------------------------------------------------------------------------------------------------
 
-  // Lanes that do not iterate take their new head from what is known, and the soil is evaluated there.
-  DGPDE_HD void take_guesses() {
-    const auto guess =
-        mask_or(mask_or(to_old, to_predicted), mask_or(mask_or(to_wet, to_shortened), mask_or(to_full, to_drained)));
-    for (int64_t k = 0; k < p.nz; ++k) {
-      const V psi_old = c.psi_old[k];
-      V psi = select(to_predicted, predicted_head(k, psi_old), psi_old);
-      if (any_search) {
-        psi = select(to_wet, vmax(psi_old, -V(c.wet[k])), psi);
-        psi = select(to_full, vmax(psi_old, broadcast<V>(p.gravity * depth(k))), psi);
-        psi = select(to_drained, vmin(psi_old, -V(c.wet[k])), psi);
-        psi = select(to_shortened, c.base[k] + share * (c.target[k] - c.base[k]), psi);
-      }
-      SoilPoint<V> s;
-      soil_evaluate<V>(soil, c.soil_at(k), psi, s);
-      c.psi[k] = select(guess, psi, V(c.psi[k]));
-      c.theta[k] = select(guess, s.theta, V(c.theta[k]));
-      c.kr[k] = select(guess, s.kr, V(c.kr[k]));
-      c.capacity[k] = select(guess, s.capacity, V(c.capacity[k]));
-      c.dkr[k] = select(guess, s.dkr, V(c.dkr[k]));
-      // An interval begins from theta(psi_old) as it is evaluated, so that a run may be taken up again at any output
-      // time and give the same bits.
-      if (any_recording) c.theta_old[k] = select(recording, s.theta, V(c.theta_old[k]));
+  // Where cell k goes in this sweep; x is the Newton update of the cell before and becomes that of cell k.
+  template <bool kBorder>
+  DGPDE_HD V new_head(int64_t k, V& x) {
+    V psi = c.psi(k);
+    if (any_newton) {
+      x = c.rhs(k) - c.elim(k) * x;
+      if constexpr (kBorder) x = x - c.border(k) * d_omega;
+      psi = move(k, psi, x);
     }
+    return any_guess ? select(guess, first_guess(k), psi) : psi;
   }
 
-  // Newton lanes go to their new head, and the soil with them. Where the update is so small that the second-order term
-  // of theta stays far below the tolerance, theta and kr are carried on by their slopes instead of being evaluated: late
-  // iterations move few cells. First guesses are always evaluated, so nothing adds up from step to step.
-  DGPDE_HD V move(int64_t k, V before, V x, SoilPoint<V>& s) {
+  // The head of the lanes that do not iterate, from what is known.
+  DGPDE_HD V first_guess(int64_t k) {
+    const V psi_old = c.psi_old(k);
+    V psi = select(to_predicted, predicted_head(k, psi_old), psi_old);
+    if (any_search) {
+      psi = select(to_wet, vmax(psi_old, -V(c.wet(k))), psi);
+      psi = select(to_full, vmax(psi_old, broadcast<V>(p.gravity * depth(k))), psi);
+      psi = select(to_drained, vmin(psi_old, -V(c.wet(k))), psi);
+      psi = select(to_shortened, c.base_psi(k) + share * (c.target_psi(k) - c.base_psi(k)), psi);
+    }
+    return psi;
+  }
+
+  // Newton lanes go to their new head.
+  DGPDE_HD V move(int64_t k, V before, V x) {
     const V psi = select(newton, newton_head(k, before, x), before);
     if (any_search) {
       const auto fresh = mask_and(newton, search);
-      c.base[k] = select(fresh, before, V(c.base[k]));
-      c.target[k] = select(fresh, psi, V(c.target[k]));
+      c.base_psi(k) = select(fresh, before, V(c.base_psi(k)));
+      c.target_psi(k) = select(fresh, psi, V(c.target_psi(k)));
     }
-    const V change = psi - before;
-    V reach = vabs(before);
-    if (kinked) reach = vmin(reach, vabs(before + c.kink[k]));
-    // a lane that does not iterate has a change of 0
-    const auto small = vabs(change) <= small_move * reach;
-    s.theta = s.theta + s.capacity * change;
-    s.kr = s.kr + s.dkr * change;
-    if (!all(small)) {
-      SoilPoint<V> full;
-      soil_evaluate<V>(soil, c.soil_at(k), psi, full);
-      s.theta = select(small, s.theta, full.theta);
-      s.kr = select(small, s.kr, full.kr);
-      s.capacity = select(small, s.capacity, full.capacity);
-      s.dkr = select(small, s.dkr, full.dkr);
-      c.capacity[k] = s.capacity, c.dkr[k] = s.dkr;
-    }
-    c.psi[k] = psi, c.theta[k] = s.theta, c.kr[k] = s.kr;
     return psi;
   }
 
@@ -517,7 +505,9 @@ class ColumnForward {
   //     h_new = h (1 + r)^(-1/s),   r = C x/(theta - theta_r),   1/s = (x/h)/r.
   // A dry cell that would pass saturation stops at psi = 0; drying, theta - theta_r at most halves and h at most triples.
   DGPDE_HD V newton_head(int64_t k, V psi, V x) {
-    const V h = -psi, wet = c.wet[k];
+    // a small update is applied as it is
+    if (!any_gentle && all(mask_or(vabs(x) <= R(0.05) * vabs(psi), mask_not(newton)))) return psi + x;
+    const V h = -psi, wet = c.wet(k);
     V next = vmax(psi + x, R(-3) * vmax(h, wet));
     auto large = mask_and(newton, mask_and(h > wet, vabs(x) > R(0.05) * h));
     // In theta an update passes a kink of root uptake in dry soil from either side, in psi it does not.
@@ -526,9 +516,9 @@ class ColumnForward {
       const V one = broadcast<V>(1);
       const Strided<V> d = c.soil_at(k);
       const V hs = select(large, h, one);
-      const V wetness = c.theta[k] - d[0];
+      const V wetness = c.theta(k) - d[0];
       // no water above theta_r is left: only log h can tell the cells apart, as for r = 0
-      const V r = select(wetness > V{}, c.capacity[k] * x / select(wetness > V{}, wetness, one), V{});
+      const V r = select(wetness > V{}, soil_of.capacity(k, psi) * x / select(wetness > V{}, wetness, one), V{});
       const V y = x / hs;
       const auto tiny = vabs(r) < R(1e-4);
       const V rs = select(tiny, one, r);
@@ -539,13 +529,13 @@ class ColumnForward {
       next = select(large, select(passes, V{}, -h_new), next);
     }
     if (steep) {
-      const V sharp = c.sharp[k];
+      const V sharp = c.sharp(k);
       const auto near =
           mask_and(mask_and(newton, mask_and(sharp < R(1), mask_and(h <= wet, h > V{}))), vabs(x) > R(0.05) * h);
       if (any(near)) next = select(near, near_saturation(h, x, wet, sharp), next);
     }
     if (any_gentle) {
-      const auto full = mask_and(mask_and(newton, gentle), h <= V(c.kink[k]));
+      const auto full = mask_and(mask_and(newton, gentle), h <= V(c.kink(k)));
       if (any(full)) next = select(full, vmax(next, -first_suction(k)), next);
     }
     return next;
@@ -571,13 +561,16 @@ class ColumnForward {
   // How far a full cell dries in a gentle iteration: just so far that its storage or the slope of kr is seen. Without
   // it a column without elastic storage that ceases to be fed jumps between full and far too dry.
   DGPDE_HD V first_suction(int64_t k) const {
-    const V kink = c.kink[k], wet = c.wet[k], sharp = c.sharp[k];
+    const V kink = c.kink(k), wet = c.wet(k), sharp = c.sharp(k);
     return select(kink > V{}, R(1.01) * kink, select(sharp < R(1), least_suction(wet, sharp), R(0.1) * wet));
   }
 
+  // The rates of the last two steps, carried on; the second order moves a guess by half of the first at most.
   DGPDE_HD V predicted_head(int64_t k, V psi_old) {
     const V limit = R(0.3) * vabs(psi_old);
-    const V change = dt * c.rate_psi[k];
+    const V first = dt * c.rate_psi(k), half = R(0.5) * vabs(first);
+    const V second = R(0.5) * dt * (dt + dt_before) * c.rate_change(k);
+    const V change = first + vmax(-half, vmin(half, second));
     return psi_old + vmax(-limit, vmin(limit, change));
   }
 
@@ -629,14 +622,14 @@ class ColumnForward {
     V held{};
     for (int64_t k = 0; k < p.nz; ++k) {
       const R dz = static_cast<R>(p.dz[k]);
-      const V theta = c.theta[k],
-              gain = dz * (theta - c.theta_old[k]) + c.storage[k] * theta * (c.psi[k] - c.psi_old[k]);
+      const V theta = c.theta(k),
+              gain = dz * (theta - c.theta_old(k)) + c.storage(k) * theta * (c.psi(k) - c.psi_old(k));
       stored = stored + gain;
       moved = moved + vabs(gain);
       held = held + dz * theta;
     }
-    const V at_top = vabs(top_flux.q_psi) * vabs(V(c.psi[p.nz - 1])),
-            at_bottom = vabs(bottom_flux.q_psi) * vabs(V(c.psi[0]));
+    const V at_top = vabs(top_flux.q_psi) * vabs(V(c.psi(p.nz - 1))),
+            at_bottom = vabs(bottom_flux.q_psi) * vabs(V(c.psi(0)));
     noise = R(4) * std::numeric_limits<R>::epsilon() * (held + dt * (at_top + at_bottom));
   }
 
@@ -656,23 +649,29 @@ class ColumnForward {
     const R half = R(0.5), inv_limit = static_cast<R>(1.0 / p.time_error);
     V worst{};
     for (int64_t k = 0; k < p.nz; ++k) {
-      const V theta = c.theta[k];
+      const V theta = c.theta(k);
       const V gain =
-          theta - c.theta_old[k] + c.storage[k] * theta * (c.psi[k] - c.psi_old[k]) * static_cast<R>(1.0 / p.dz[k]);
-      worst = vmax(worst, vmin(half * vabs(gain - dt * c.rate_theta[k]), vabs(gain)));
+          theta - c.theta_old(k) + c.storage(k) * theta * (c.psi(k) - c.psi_old(k)) * static_cast<R>(1.0 / p.dz[k]);
+      worst = vmax(worst, vmin(half * vabs(gain - dt * c.rate_theta(k)), vabs(gain)));
     }
     return worst * inv_limit;
   }
 
   template <class History>
   DGPDE_HD void accept(const Mask<V>& mask, const V& error, History& history) {
+    // lanes whose interval has seen a step before this one; the middles of the two lie `apart`
+    Mask<V> followed{};
+    for (int lane = 0; lane < W; ++lane) put_mask(followed, lane, control[lane].has_rate);
+    const V inv_apart = R(2) / select(followed, dt + dt_before, dt);
     for (int64_t k = 0; k < p.nz; ++k) {
-      const V psi = c.psi[k], theta = c.theta[k], dpsi = psi - c.psi_old[k];
-      const V gain = theta - c.theta_old[k] + c.storage[k] * theta * dpsi * static_cast<R>(1.0 / p.dz[k]);
-      c.rate_psi[k] = select(mask, dpsi * inv_dt, V(c.rate_psi[k]));
-      if (p.time_error > 0.0) c.rate_theta[k] = select(mask, gain * inv_dt, V(c.rate_theta[k]));
-      c.psi_old[k] = select(mask, psi, V(c.psi_old[k]));
-      c.theta_old[k] = select(mask, theta, V(c.theta_old[k]));
+      const V psi = c.psi(k), theta = c.theta(k), dpsi = psi - c.psi_old(k);
+      const V gain = theta - c.theta_old(k) + c.storage(k) * theta * dpsi * static_cast<R>(1.0 / p.dz[k]);
+      const V rate = dpsi * inv_dt, rate_before = c.rate_psi(k);
+      c.rate_change(k) = select(mask, select(followed, (rate - rate_before) * inv_apart, V{}), V(c.rate_change(k)));
+      c.rate_psi(k) = select(mask, rate, rate_before);
+      if (p.time_error > 0.0) c.rate_theta(k) = select(mask, gain * inv_dt, V(c.rate_theta(k)));
+      c.psi_old(k) = select(mask, psi, V(c.psi_old(k)));
+      c.theta_old(k) = select(mask, theta, V(c.theta_old(k)));
     }
     const V ponding = top.kind == Boundary::atmosphere ? top_flux.ponding : ponding_old;
     const V pond_gain = ponding - ponding_old;
@@ -717,7 +716,7 @@ class ColumnForward {
     const int64_t row = out.save_row[s.interval + 1];
     if (row < 0) return;
     R* psi = static_cast<R*>(out.psi) + row * p.nz * p.n + column;
-    for (int64_t k = 0; k < p.nz; ++k) psi[k * p.n] = get(V(c.psi_old[k]), lane);
+    for (int64_t k = 0; k < p.nz; ++k) psi[k * p.n] = get(V(c.psi_old(k)), lane);
   }
 };
 

@@ -9,33 +9,25 @@
 namespace dgpde {
 inline namespace DGPDE_ISA {
 
+#define DGPDE_REPLAY_VALUES(VALUE)                                                                               \
+  VALUE(psi)                                                                                                     \
+  VALUE(psi_old)                                                                                                 \
+  VALUE(theta) VALUE(capacity) VALUE(kr) VALUE(dkr) VALUE(elim) VALUE(rhs) VALUE(diag) VALUE(load) VALUE(border) \
+      VALUE(carry_theta) VALUE(carry_psi) /* adjoint: from the step after; tangent: of the state before */       \
+      VALUE(face) VALUE(storage) VALUE(root) VALUE(source) VALUE(stress) VALUE(stress_psi) VALUE(sum_face)       \
+          VALUE(sum_storage) VALUE(sum_k) /* adjoint: gradients summed over the steps */
+#define DGPDE_REPLAY_INDEX(name) replay_##name,
+enum ReplayIndex { DGPDE_REPLAY_VALUES(DGPDE_REPLAY_INDEX) kReplayValues };
+
 template <class V>
-struct ReplayCells {
-  Strided<V> psi, psi_old, theta, capacity, kr, dkr;
-  Strided<V> elim, rhs, border, diag, load;
-  Strided<V> face, storage, root, source, stress, stress_psi;
-  Strided<V> carry_psi, carry_theta;        // adjoint: from the step after; tangent: of the state before
-  Strided<V> sum_face, sum_storage, sum_k;  // adjoint: gradients summed over the steps
-  Slots<V> dtheta, dkr_p, sum;              // kSoilSlots values a cell each
-  Slots<V> soil;                            // kMaxDerived values a cell
-  static constexpr int kArrays = 22;
-
-  static DGPDE_HD int64_t size(int64_t nz) { return (kArrays + 3 * kSoilSlots + kMaxDerived) * nz; }
-
-  DGPDE_HD void bind(V* data, int64_t lane_count, int64_t nz) {
-    const Scratch<V> scratch(data, lane_count, nz, kArrays, 3 * kSoilSlots + kMaxDerived);
-    Strided<V>* arrays[kArrays] = {&psi,         &psi_old,  &theta,       &capacity, &kr,         &dkr,
-                                   &elim,        &rhs,      &border,      &diag,     &load,       &face,
-                                   &storage,     &root,     &source,      &stress,   &stress_psi, &carry_psi,
-                                   &carry_theta, &sum_face, &sum_storage, &sum_k};
-    for (int i = 0; i < kArrays; ++i) *arrays[i] = scratch.values(i);
-    dtheta = scratch.slots(0, kSoilSlots), dkr_p = scratch.slots(kSoilSlots, kSoilSlots);
-    sum = scratch.slots(2 * kSoilSlots, kSoilSlots), soil = scratch.slots(3 * kSoilSlots, kMaxDerived);
-  }
-  DGPDE_HD Strided<V> soil_at(int64_t k) const { return soil[k]; }
-  DGPDE_HD Strided<V> dtheta_at(int64_t k) const { return dtheta[k]; }
-  DGPDE_HD Strided<V> dkr_at(int64_t k) const { return dkr_p[k]; }
-  DGPDE_HD Strided<V> sum_at(int64_t k) const { return sum[k]; }
+struct ReplayCells : CellMemory<V, kReplayValues + 3 * kSoilSlots + kMaxDerived> {
+#define DGPDE_REPLAY_VALUE(name) \
+  DGPDE_HD V& name(int64_t k) const { return this->value(k, replay_##name); }
+  DGPDE_REPLAY_VALUES(DGPDE_REPLAY_VALUE)
+  DGPDE_HD Strided<V> sum_at(int64_t k) const { return this->list(k, kReplayValues); }
+  DGPDE_HD Strided<V> dtheta_at(int64_t k) const { return this->list(k, kReplayValues + kSoilSlots); }
+  DGPDE_HD Strided<V> dkr_at(int64_t k) const { return this->list(k, kReplayValues + 2 * kSoilSlots); }
+  DGPDE_HD Strided<V> soil_at(int64_t k) const { return this->list(k, kReplayValues + 3 * kSoilSlots); }
 };
 
 // kr at a boundary head, with its derivatives in the soil parameters.
@@ -90,10 +82,10 @@ class ColumnReplay {
 
   DGPDE_HD ColumnReplay(const ColumnProblem& problem, const Lanes& which, V* scratch, int64_t stride)
       : p(problem), lanes(which), soil(soil_model(problem)) {
-    c.bind(scratch, stride, p.nz);
+    c.base = scratch, c.lanes = stride;
     setup_cells<V>(p, soil, lanes, c, top, bottom);
     if (p.roots) omega_c = load<V>(p.in.omega_c, 0, 0, lanes);
-    for (int64_t k = 0; k < p.nz; ++k) c.stress[k] = c.stress_psi[k] = V{};
+    for (int64_t k = 0; k < p.nz; ++k) c.stress(k) = c.stress_psi(k) = V{};
   }
 
   // Names the soil parameters that take part; a table takes part with all numbers of two rows or not at all.
@@ -132,7 +124,7 @@ class ColumnReplay {
       for (int i = 0; i < 4; ++i) feddes_h[i] = load_series<V>(p.in.feddes[i], interval, 0, lanes);
       if (fresh || p.in.root_density.t != 0)
         for (int64_t k = 0; k < p.nz; ++k)
-          c.root[k] = static_cast<R>(p.dz[k]) * load_series<V>(p.in.root_density, interval, k, lanes);
+          c.root(k) = static_cast<R>(p.dz[k]) * load_series<V>(p.in.root_density, interval, k, lanes);
     }
     fresh = false;
   }
@@ -151,14 +143,14 @@ class ColumnReplay {
       put(ponding_old, lane, history.ponding(row[lane] - 1, lane));
     }
     enter(now);
-    history.load(row, 0, c.psi);
-    history.load(row, -1, c.psi_old);
+    history.load(row, 0, [&](int64_t k) -> V& { return c.psi(k); });
+    history.load(row, -1, [&](int64_t k) -> V& { return c.psi_old(k); });
     if (p.roots) {
       omega = V{};
       for (int64_t k = 0; k < p.nz; ++k) {
-        const Stress<V> s = feddes<false, V>(feddes_h, V(c.psi[k]));
-        c.stress[k] = s.a, c.stress_psi[k] = s.a_psi;
-        omega = omega + c.root[k] * s.a;
+        const Stress<V> s = feddes<false, V>(feddes_h, V(c.psi(k)));
+        c.stress(k) = s.a, c.stress_psi(k) = s.a_psi;
+        omega = omega + c.root(k) * s.a;
       }
       limited = omega > omega_c;
       root_rate = transpiration / select(limited, omega, omega_c);
@@ -176,21 +168,21 @@ class ColumnReplay {
   DGPDE_HD void evaluate(int64_t k) {
     SoilPoint<V> s;
     if (n_soil == 0) {
-      soil_evaluate<V>(soil, c.soil_at(k), V(c.psi[k]), s);
+      soil_evaluate<V>(soil, c.soil_at(k), V(c.psi(k)), s);
     } else {
       V dtheta[kSoilSlots], dkr[kSoilSlots];
-      soil_partials<V>(soil, c.soil_at(k), V(c.psi[k]), s, dtheta, dkr);
+      soil_partials<V>(soil, c.soil_at(k), V(c.psi(k)), s, dtheta, dkr);
       const Strided<V> t = c.dtheta_at(k), r = c.dkr_at(k);
       for (int i = 0; i < n_soil; ++i) t[i] = dtheta[used[i]], r[i] = dkr[used[i]];
     }
-    c.theta[k] = s.theta, c.capacity[k] = s.capacity, c.kr[k] = s.kr, c.dkr[k] = s.dkr;
+    c.theta(k) = s.theta, c.capacity(k) = s.capacity, c.kr(k) = s.kr, c.dkr(k) = s.dkr;
   }
 
   // Diagonal of row k without its faces: storage and uptake.
   DGPDE_HD V own_diagonal(int64_t k) const {
-    const V rate = static_cast<R>(p.dz[k]) * inv_dt, elastic = c.storage[k] * inv_dt;
-    const V diag = rate * c.capacity[k] + elastic * (c.capacity[k] * (c.psi[k] - c.psi_old[k]) + c.theta[k]);
-    return p.roots ? diag + c.root[k] * c.stress_psi[k] * root_rate : diag;
+    const V rate = static_cast<R>(p.dz[k]) * inv_dt, elastic = c.storage(k) * inv_dt;
+    const V diag = rate * c.capacity(k) + elastic * (c.capacity(k) * (c.psi(k) - c.psi_old(k)) + c.theta(k));
+    return p.roots ? diag + c.root(k) * c.stress_psi(k) * root_rate : diag;
   }
 
   struct Face {  // between cell a below and cell b above: q = -t kf fall
@@ -200,14 +192,14 @@ class ColumnReplay {
     const int64_t b = a + 1;
     Face f;
     const R d = static_cast<R>(p.gravity * 0.5 * (p.dz[a] + p.dz[b]));
-    f.fall = c.psi[b] - c.psi[a] + d;
-    f.t = c.face[a];
-    const Mean<V> m = face_mean(top.mean, V(c.kr[a]), V(c.kr[b]), f.fall <= V{});
+    f.fall = c.psi(b) - c.psi(a) + d;
+    f.t = c.face(a);
+    const Mean<V> m = face_mean(top.mean, V(c.kr(a)), V(c.kr(b)), f.fall <= V{});
     const V tf = -f.t * f.fall;
     f.kf = m.k;
     f.q_kra = tf * m.k_a, f.q_krb = tf * m.k_b;
-    f.q_a = f.t * m.k + f.q_kra * c.dkr[a];
-    f.q_b = -f.t * m.k + f.q_krb * c.dkr[b];
+    f.q_a = f.t * m.k + f.q_kra * c.dkr(a);
+    f.q_b = -f.t * m.k + f.q_krb * c.dkr(b);
     return f;
   }
 };

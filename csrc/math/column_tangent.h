@@ -52,9 +52,9 @@ class ColumnTangent : ColumnReplay<V> {
   V d_ponding, d_omega{};
   V sum_top{}, sum_bottom{}, sum_runoff{}, sum_uptake{};
   // names of the adjoint's sums, used here for tangents of constants: face, storage and k_sat
-  DGPDE_HD Strided<V>& d_face() { return c.sum_face; }
-  DGPDE_HD Strided<V>& d_storage() { return c.sum_storage; }
-  DGPDE_HD Strided<V>& d_k() { return c.sum_k; }
+  DGPDE_HD V& d_face(int64_t k) const { return c.sum_face(k); }
+  DGPDE_HD V& d_storage(int64_t k) const { return c.sum_storage(k); }
+  DGPDE_HD V& d_k(int64_t k) const { return c.sum_k(k); }
 
   DGPDE_HD V cell_tangent(const View& v, int64_t t, int64_t k) const {
     return v.data ? load<V>(v, t, k, lanes) : V{};
@@ -80,22 +80,22 @@ class ColumnTangent : ColumnReplay<V> {
       for (int i = 0; i < n_soil; ++i) dfull[i] = dfull[used[i]];
       const V d_theta_s = along(dfull, k, V{});
       const V theta_s = V(d[0]) + V(d[1]);
-      d_storage()[k] = (dz * cell_tangent(io.in.specific_storage, 0, k) - c.storage[k] * d_theta_s) / theta_s;
+      d_storage(k) = (dz * cell_tangent(io.in.specific_storage, 0, k) - c.storage(k) * d_theta_s) / theta_s;
       const V k_sat = load<V>(p.in.k_sat, 0, k, lanes);
       const V dk = cell_tangent(io.in.k_sat, 0, k);
-      d_k()[k] = dk;
+      d_k(k) = dk;
       const V resistance = dz * dk / (k_sat * k_sat);  // -d(dz/K)
-      if (k > 0) d_face()[k - 1] = R(0.5) * c.face[k - 1] * c.face[k - 1] * (below + resistance);
+      if (k > 0) d_face(k - 1) = R(0.5) * c.face(k - 1) * c.face(k - 1) * (below + resistance);
       below = resistance;
       if (io.start) {
-        c.psi[k] = load<V>(p.in.psi0, 0, k, lanes);
+        c.psi(k) = load<V>(p.in.psi0, 0, k, lanes);
         this->evaluate(k);
         const V dpsi = cell_tangent(io.in.psi0, 0, k);
-        c.carry_psi[k] = dpsi;
-        c.carry_theta[k] = c.capacity[k] * dpsi + along(c.dtheta_at(k), k, V(c.psi[k]));
+        c.carry_psi(k) = dpsi;
+        c.carry_theta(k) = c.capacity(k) * dpsi + along(c.dtheta_at(k), k, V(c.psi(k)));
       } else {
-        c.carry_psi[k] = load<V>(as_view(io.state_psi), 0, k, lanes);
-        c.carry_theta[k] = load<V>(as_view(io.state_theta), 0, k, lanes);
+        c.carry_psi(k) = load<V>(as_view(io.state_psi), 0, k, lanes);
+        c.carry_theta(k) = load<V>(as_view(io.state_theta), 0, k, lanes);
       }
     }
     d_ponding = io.start ? cell_tangent(io.in.ponding0, 0, 0) : load<V>(as_view(io.state_ponding), 0, 0, lanes);
@@ -128,7 +128,7 @@ class ColumnTangent : ColumnReplay<V> {
                                             const View* values) const {
     V x[kBoundaryInputs] = {};
     x[kInKr] = dkr;
-    x[kInTransmissivity] = c.sum_k[k] / face.half;
+    x[kInTransmissivity] = c.sum_k(k) / face.half;
     for (int i = 0; i < slots; ++i) x[kInValue0 + i] = series_tangent(values[i]);
     if (at_face.used) {
       V psi_b{};
@@ -159,18 +159,18 @@ class ColumnTangent : ColumnReplay<V> {
       for (int i = 0; i < 4; ++i) d_h[i] = series_tangent(io.in.feddes[i]);
     }
     for (int64_t k = 0; k <= last; ++k) this->evaluate(k);
-    V dkr = along(c.dkr_at(0), 0, V(c.psi[0]));
+    V dkr = along(c.dkr_at(0), 0, V(c.psi(0)));
     for (int64_t k = 0; k <= last; ++k) {
       const R dz = static_cast<R>(p.dz[k]);
       V dkr_above{};
       if (k < last) {
-        dkr_above = along(c.dkr_at(k + 1), k + 1, V(c.psi[k + 1]));
+        dkr_above = along(c.dkr_at(k + 1), k + 1, V(c.psi(k + 1)));
       }
       V diag = this->own_diagonal(k) + from_below;
-      const V dpsi = c.psi[k] - c.psi_old[k], theta = c.theta[k], s = c.storage[k];
-      const V dtheta = along(c.dtheta_at(k), k, V(c.psi[k]));
-      V load = -inv_dt * (dz * (dtheta - c.carry_theta[k]) + s * (dtheta * dpsi - theta * c.carry_psi[k]) +
-                          d_storage()[k] * theta * dpsi) +
+      const V dpsi = c.psi(k) - c.psi_old(k), theta = c.theta(k), s = c.storage(k);
+      const V dtheta = along(c.dtheta_at(k), k, V(c.psi(k)));
+      V load = -inv_dt * (dz * (dtheta - c.carry_theta(k)) + s * (dtheta * dpsi - theta * c.carry_psi(k)) +
+                          d_storage(k) * theta * dpsi) +
                flux_below;
       V next{}, before_next{};
       if (k < last) {
@@ -179,26 +179,26 @@ class ColumnTangent : ColumnReplay<V> {
         next = f.q_b;
         before_next = -f.q_a;
         from_below = -f.q_b;
-        const V moved = f.q_kra * dkr + f.q_krb * dkr_above - d_face()[k] * f.kf * f.fall;
+        const V moved = f.q_kra * dkr + f.q_krb * dkr_above - d_face(k) * f.kf * f.fall;
         load = load - moved;
         flux_below = moved;
       }
       if (k == 0) {
-        boundary_flux<true, V>(bottom, V(c.psi[0]), V(c.kr[0]), ponding_old, dt, inv_dt, bottom_flux, &bottom_d);
-        diag = diag - (bottom_flux.q_psi + bottom_flux.q_kr * c.dkr[0]);
+        boundary_flux<true, V>(bottom, V(c.psi(0)), V(c.kr(0)), ponding_old, dt, inv_dt, bottom_flux, &bottom_d);
+        diag = diag - (bottom_flux.q_psi + bottom_flux.q_kr * c.dkr(0));
         at_bottom = boundary_tangent(0, bottom, bottom_d, this->bottom_soil, dkr, kBottomSlots, io.in.bottom);
         load = load + at_bottom.q;
       }
       if (k == last) {
-        boundary_flux<true, V>(top, V(c.psi[k]), V(c.kr[k]), ponding_old, dt, inv_dt, top_flux, &top_d);
-        diag = diag - (top_flux.q_psi + top_flux.q_kr * c.dkr[k]);
+        boundary_flux<true, V>(top, V(c.psi(k)), V(c.kr(k)), ponding_old, dt, inv_dt, top_flux, &top_d);
+        diag = diag - (top_flux.q_psi + top_flux.q_kr * c.dkr(k));
         at_top = boundary_tangent(k, top, top_d, this->top_soil, dkr, kTopSlots, io.in.top);
         load = load + at_top.q;
       }
       V along_omega{}, row_root{};
       if (p.roots) {
-        const V w = c.root[k];
-        const Stress<V> stress = feddes<true, V>(feddes_h, V(c.psi[k]));
+        const V w = c.root(k);
+        const Stress<V> stress = feddes<true, V>(feddes_h, V(c.psi(k)));
         V taken =
             io.in.root_density.data ? dz * load_series<V>(io.in.root_density, interval, k, lanes) * stress.a : V{};
         for (int i = 0; i < 4; ++i) taken = taken + w * stress.a_h[i] * d_h[i];
@@ -213,10 +213,10 @@ class ColumnTangent : ColumnReplay<V> {
       const V inv = R(1) / (diag - before * elim);
       rhs = (load - before * rhs) * inv;
       elim = next * inv;
-      c.rhs[k] = rhs, c.elim[k] = elim;
+      c.rhs(k) = rhs, c.elim(k) = elim;
       if (p.roots) {
         border = (along_omega - before * border) * inv;
-        c.border[k] = border;
+        c.border(k) = border;
         const V coefficient = row_root + carry;
         border_rhs = border_rhs + coefficient * rhs;
         pivot = pivot - coefficient * border;
@@ -228,20 +228,20 @@ class ColumnTangent : ColumnReplay<V> {
     if (p.roots) d_omega = (omega_rhs - border_rhs) / pivot;
     V x{}, uptake = uptake_p + omega_slope * omega * d_omega;
     for (int64_t k = last; k >= 0; --k) {
-      x = c.rhs[k] - c.elim[k] * x;
+      x = c.rhs(k) - c.elim(k) * x;
       if (p.roots) {
-        x = x - c.border[k] * d_omega;
-        uptake = uptake + c.root[k] * c.stress_psi[k] * root_rate * x;
+        x = x - c.border(k) * d_omega;
+        uptake = uptake + c.root(k) * c.stress_psi(k) * root_rate * x;
       }
-      c.carry_theta[k] =
-          select(active, c.capacity[k] * x + along(c.dtheta_at(k), k, V(c.psi[k])), V(c.carry_theta[k]));
-      c.carry_psi[k] = select(active, x, V(c.carry_psi[k]));
+      c.carry_theta(k) =
+          select(active, c.capacity(k) * x + along(c.dtheta_at(k), k, V(c.psi(k))), V(c.carry_theta(k)));
+      c.carry_psi(k) = select(active, x, V(c.carry_psi(k)));
     }
-    const V x_top = c.carry_psi[last], x_bottom = c.carry_psi[0], dkr_top = c.dkr[last];
+    const V x_top = c.carry_psi(last), x_bottom = c.carry_psi(0), dkr_top = c.dkr(last);
     const V pond = at_top.ponding + (top_d.ponding[kInPsi] + top_d.ponding[kInKr] * dkr_top) * x_top;
     const V run = at_top.runoff + (top_d.runoff[kInPsi] + top_d.runoff[kInKr] * dkr_top) * x_top;
     sum_top = sum_top + weight * (at_top.q + (top_flux.q_psi + top_flux.q_kr * dkr_top) * x_top);
-    sum_bottom = sum_bottom + weight * (at_bottom.q + (bottom_flux.q_psi + bottom_flux.q_kr * c.dkr[0]) * x_bottom);
+    sum_bottom = sum_bottom + weight * (at_bottom.q + (bottom_flux.q_psi + bottom_flux.q_kr * c.dkr(0)) * x_bottom);
     sum_runoff = sum_runoff + weight * run;
     sum_uptake = sum_uptake + weight * uptake;
     d_ponding = select(active, pond, d_ponding);
@@ -262,7 +262,7 @@ class ColumnTangent : ColumnReplay<V> {
     const int64_t saved = io.save_row[t + 1];
     if (saved < 0) return;
     R* base = static_cast<R*>(io.psi.data) + saved * io.psi.t + column * io.psi.n;
-    for (int64_t k = 0; k < p.nz; ++k) base[k * io.psi.z] = get(V(c.carry_psi[k]), lane);
+    for (int64_t k = 0; k < p.nz; ++k) base[k * io.psi.z] = get(V(c.carry_psi(k)), lane);
   }
 
   DGPDE_HD void finish() {
@@ -273,8 +273,8 @@ class ColumnTangent : ColumnReplay<V> {
     };
     keep(io.state_ponding, 0, d_ponding);
     for (int64_t k = 0; k < p.nz; ++k) {
-      keep(io.state_psi, k, c.carry_psi[k]);
-      keep(io.state_theta, k, c.carry_theta[k]);
+      keep(io.state_psi, k, c.carry_psi(k));
+      keep(io.state_theta, k, c.carry_theta(k));
     }
   }
 };

@@ -51,7 +51,7 @@ class PackHistory {
 
   void begin(const Cells<V>& c, const V& ponding) {
     const RowView<V> r = row(0);
-    for (int64_t k = 0; k < nz; ++k) r.psi[k] = c.psi_old[k];
+    for (int64_t k = 0; k < nz; ++k) r.psi[k] = c.psi_old(k);
     for (int lane = 0; lane < W; ++lane) {
       r.ponding[lane] = get(ponding, lane), r.dt[lane] = 0.0, r.interval[lane] = -1;
       rows.counts[static_cast<size_t>(lane)] = 1;
@@ -75,7 +75,8 @@ class PackHistory {
   RealOf<V> ponding(int64_t r, int lane) { return row(clamp(r, lane)).ponding[lane]; }
 
   // Each lane's row r[lane] + shift into a cell array.
-  void load(const int64_t* r, int64_t shift, const Strided<V>& psi) {
+  template <class Psi>
+  void load(const int64_t* r, int64_t shift, const Psi& psi) {
     int64_t at[W];
     bool together = true;
     for (int lane = 0; lane < W; ++lane) {
@@ -84,12 +85,12 @@ class PackHistory {
     }
     if (together) {
       const RowView<V> v = row(at[0]);
-      for (int64_t k = 0; k < nz; ++k) psi[k] = v.psi[k];
+      for (int64_t k = 0; k < nz; ++k) psi(k) = v.psi[k];
       return;
     }
     for (int lane = 0; lane < W; ++lane) {
       const RowView<V> v = row(at[lane]);
-      for (int64_t k = 0; k < nz; ++k) put(psi[k], lane, get(v.psi[k], lane));
+      for (int64_t k = 0; k < nz; ++k) put(psi(k), lane, get(v.psi[k], lane));
     }
   }
 
@@ -109,14 +110,14 @@ class PackHistory {
     }
     if (together) {
       const RowView<V> r = row(common);
-      for (int64_t k = 0; k < nz; ++k) r.psi[k] = select(mask, V(c.psi_old[k]), r.psi[k]);
+      for (int64_t k = 0; k < nz; ++k) r.psi[k] = select(mask, V(c.psi_old(k)), r.psi[k]);
     }
     for (int lane = 0; lane < W; ++lane) {
       if (!get_mask(mask, lane)) continue;
       int64_t& mine = rows.counts[static_cast<size_t>(lane)];
       const RowView<V> r = row(mine);
       if (!together)
-        for (int64_t k = 0; k < nz; ++k) put(r.psi[k], lane, get(V(c.psi_old[k]), lane));
+        for (int64_t k = 0; k < nz; ++k) put(r.psi[k], lane, get(V(c.psi_old(k)), lane));
       r.ponding[lane] = get(ponding, lane);
       r.dt[lane] = dt[lane];
       r.interval[lane] = interval[lane];

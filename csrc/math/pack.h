@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #ifdef __CUDACC__
 #define DGPDE_HD __host__ __device__ __forceinline__
@@ -197,22 +198,19 @@ DGPDE_HD Mask<V> finite(V x) {
   return (x - x) == V{};
 }
 
-// ---- strided access ---------------------------------------------------------------------------------------
+// ---- values of one cell ---------------------------------------------------------------------------------------
 
-// A per-cell array of lanes: contiguous packs on the CPU, one column of a [cells, columns] array on the GPU.
+// A list of lanes: contiguous packs on the CPU, one of `stride` neighbouring columns on the GPU.
 template <class T>
 struct Strided {
   T* data = nullptr;
   int64_t stride = 1;
-  DGPDE_HD T& operator[](int64_t i) const { return data[i * stride]; }
-};
-
-// Several values a cell: [k] is the list of cell k.
-template <class T>
-struct Slots {
-  T* data = nullptr;
-  int64_t cell = 1, step = 1;  // from cell to cell, from value to value
-  DGPDE_HD Strided<T> operator[](int64_t k) const { return {data + k * cell, step}; }
+  DGPDE_HD T& operator[](int64_t i) const {
+    if constexpr (Lane<std::remove_const_t<T>>::width == 1)
+      return data[i * stride];
+    else
+      return data[i];
+  }
 };
 
 }  // namespace DGPDE_ISA

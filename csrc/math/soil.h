@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "duo.h"
 #include "soil_brooks_corey.h"
 #include "soil_durner.h"
 #include "soil_fredlund_xing.h"
@@ -169,6 +170,28 @@ DGPDE_BY_REFERENCE void soil_partials(const SoilModel& m, const D& d, V psi, Soi
   soil_point<true>(m, d, psi, p, dtheta, dkr);
 #endif
 }
+
+#ifndef __CUDACC__
+// Two cells at a time, in less than twice the time of one. With partials dtheta and dkr hold one pair a parameter.
+template <bool kPartials, class V, class D>
+DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const Duo<V>& psi, SoilPoint<Duo<V>>& p,
+                                 Duo<V>* dtheta, Duo<V>* dkr) {
+  with_relation(m.kind, [&](auto relation) {
+    using Relation = decltype(relation);
+    if constexpr (is_tabulated<Relation>) {  // reads its table lane by lane
+      SoilPoint<V> a, b;
+      V t[2][kMaxRaw], k[2][kMaxRaw];
+      Relation::template evaluate<kPartials>(m.table, d.a, psi.a, a, t[0], k[0]);
+      Relation::template evaluate<kPartials>(m.table, d.b, psi.b, b, t[1], k[1]);
+      p = {{a.theta, b.theta}, {a.kr, b.kr}, {a.capacity, b.capacity}, {a.dkr, b.dkr}};
+      if constexpr (kPartials)
+        for (int i = 0; i < kMaxRaw; ++i) dtheta[i] = {t[0][i], t[1][i]}, dkr[i] = {k[0][i], k[1][i]};
+    } else {
+      Relation::template evaluate<kPartials>(d, psi, p, dtheta, dkr);
+    }
+  });
+}
+#endif
 
 }  // namespace DGPDE_ISA
 }  // namespace dgpde

@@ -5,9 +5,14 @@
 //   theta = theta_r + (theta_s - theta_r) S,  S = Se(h)/Se(h_e),  kr = S^l (A(h)/A(h_e))^2        for h > h_e
 //   theta = theta_s,  kr = 1                                                                      for h <= h_e
 //
-// Everything is built from q = exp(-|log y|) <= 1, so that nothing overflows, and from log f, so that A does not
-// cancel in dry soil. At h_e = 0 the derivatives in h_e are returned as 0; the Python side refuses them there
-// (for n < 2 dkr/dh_e is infinite).
+// For y and 1/y one exponential serves: with q = min(y, 1/y) and E = (1 + q)^-m
+//
+//   wet (y <= 1):  Se = E,             f^m = E q/(alpha h)       because y^m = y/(alpha h)
+//   dry (y >  1):  Se = E q alpha h,   f^m = E
+//
+// and A = 1 - f^m is taken as -expm1(log E) where it would cancel (dry). E^(1/2) and w = q^(1/2) (dry: (q alpha h)^(1/2))
+// are what is computed, so that Se^(1/2) is at hand and nothing overflows. At h_e = 0 the derivatives in h_e are returned
+// as 0; the Python side refuses them there (for n < 2 dkr/dh_e is infinite).
 #pragma once
 
 #include "soil_common.h"
@@ -20,33 +25,40 @@ struct VanGenuchten {
   static constexpr int n_derived = 9;  // theta_r, theta_s - theta_r, alpha, n, l, h_e, 1/Se(h_e), 1/A(h_e), m
 
   template <class V>
-  struct Shape {                                       // the functions of h that both passes need
-    V lx, f, g, log_f, log_se, root_se, se, a, inv_h;  // log(alpha h), f, 1 - f, log f, log Se, Se^(1/2), Se, A, 1/h
-  };
+  struct Shape {  // the functions of h that both passes need
+    V lx, f, g, log_f, log_se, root_se, se, a, big_g,
+        inv_h;  // log(alpha h), f, 1 - f, log f, log Se, Se^(1/2), Se, A,
+  };  // f^m, 1/h
 
   template <class V>
   static DGPDE_HD Shape<V> shape(V alpha, V n, V m, V h) {
     using R = RealOf<V>;
+    const V one = broadcast<V>(1);
     Shape<V> s;
-    s.lx = vlog(alpha * h);
+    const V ah = alpha * h;
+    const V inv_ah = one / ah;
+    s.inv_h = alpha * inv_ah;
+    s.lx = vlog(ah);
     const V ly = n * s.lx;
     const auto dry = ly > V{};
-    const V q = vexp_nonpositive(-vabs(ly));
-    // one division for 1/(1 + q), for q/(2 + q) (whose atanh gives log1p(q)) and for 1/h
+    const V w = vexp_nonpositive(R(0.5) * select(dry, s.lx - ly, ly));
+    const V w_ah = w * inv_ah;
+    const V q = w * select(dry, w_ah, w);
     const V q1 = q + R(1), q2 = q + R(2);
-    const V q1h = q1 * h;
-    const V inv = R(1) / (q1h * q2);
-    const V r = q2 * h * inv;
-    const V log1p_q = twice_atanh(q * q1h * inv);
-    s.inv_h = q1 * q2 * inv;
-    const V qr = q * r;
-    s.f = select(dry, r, qr);
-    s.g = select(dry, qr, r);
+    const V inv = one / (q1 * q2);
+    const V near = q2 * inv, far = q * near;  // 1/(1 + q), q/(1 + q)
+    const V log1p_q = twice_atanh(q * q1 * inv);
+    s.f = select(dry, near, far);
+    s.g = select(dry, far, near);
     s.log_f = select(dry, V{}, ly) - log1p_q;
     s.log_se = -m * (select(dry, ly, V{}) + log1p_q);
-    s.root_se = vexp_nonpositive(R(0.5) * s.log_se);
+    const V e = expm1_small(R(-0.5) * m * log1p_q);
+    const V root_e = one + e;
+    s.root_se = select(dry, root_e * w, root_e);
     s.se = s.root_se * s.root_se;
-    s.a = -vexpm1_nonpositive(m * s.log_f);
+    const V big_e = root_e * root_e;
+    s.big_g = select(dry, big_e, big_e * w * w_ah);
+    s.a = select(dry, -e * (e + R(2)), one - s.big_g);
     return s;
   }
 
@@ -100,7 +112,7 @@ struct VanGenuchten {
     if (any(entry)) log_sat = s.log_se + vlog(inv_sc);
     if (!all(plain)) sat_l = select(plain, s.root_se, vexp(l * log_sat));
     const V c2 = sat_l * inv_ac * inv_ac;
-    const V big_g = one - s.a;  // f^m
+    const V big_g = s.big_g;
     const V slope = (n - one) * s.inv_h;
     p.theta = select(wet, V(d[0]) + range, V(d[0]) + range * sat);
     p.kr = select(wet, one, c2 * s.a * s.a);
@@ -118,7 +130,7 @@ struct VanGenuchten {
       if (any(entry)) {
         const V he = select(entry, h_e, one);
         const Shape<V> c = shape(alpha, n, m, he);
-        const V gc = one - c.a;
+        const V gc = c.big_g;
         ds_alpha = ds_alpha + select(entry, (n - one) * c.f / alpha, V{});
         ds_n = ds_n - select(entry, c.log_se * inv_n2 / m - m * c.f * c.lx, V{});
         ds_entry = select(entry, (n - one) * c.f / he, V{});

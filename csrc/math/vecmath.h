@@ -30,6 +30,8 @@ DGPDE_HD double vexp_nonpositive(double x) { return ::exp(x); }
 DGPDE_HD float vexp_nonpositive(float x) { return ::expf(x); }
 DGPDE_HD double vexpm1_nonpositive(double x) { return ::expm1(x); }
 DGPDE_HD float vexpm1_nonpositive(float x) { return ::expm1f(x); }
+DGPDE_HD double expm1_small(double x) { return ::expm1(x); }
+DGPDE_HD float expm1_small(float x) { return ::expm1f(x); }
 DGPDE_HD double twice_atanh(double s) { return 2.0 * ::atanh(s); }
 DGPDE_HD float twice_atanh(float s) { return 2.0f * ::atanhf(s); }
 
@@ -96,6 +98,10 @@ DGPDE_HD PackF expm1_reduced(PackF r) {
   PackF b = 0.0083631791f * r + 0.041666555f;
   return r + r2 * (a + r2 * (b + r2 * 0.0013926184f));
 }
+
+// expm1 for |x| <= ln(2)/2.
+DGPDE_HD PackD expm1_small(PackD x) { return expm1_reduced(x); }
+DGPDE_HD PackF expm1_small(PackF x) { return expm1_reduced(x); }
 
 DGPDE_HD PackD power_of_two(PackL k) { return real_bits((k + 1023) << 52); }
 DGPDE_HD PackF power_of_two(PackI k) { return real_bits((k + 127) << 23); }
