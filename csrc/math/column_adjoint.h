@@ -16,10 +16,10 @@ inline namespace DGPDE_ISA {
 template <class V>
 class ColumnAdjoint : ColumnReplay<V> {
   using Base = ColumnReplay<V>;
-  using Base::p, Base::lanes, Base::soil, Base::n_soil, Base::used, Base::c, Base::top, Base::bottom, Base::top_soil,
-      Base::bottom_soil, Base::interval, Base::dt, Base::inv_dt, Base::weight, Base::active, Base::ponding_old,
-      Base::omega, Base::omega_c, Base::root_rate, Base::omega_slope, Base::limited, Base::transpiration,
-      Base::feddes_h, Base::top_flux, Base::bottom_flux, Base::top_d, Base::bottom_d;
+  using Base::p, Base::lanes, Base::elastic, Base::soil, Base::n_soil, Base::used, Base::c, Base::top, Base::bottom,
+      Base::top_soil, Base::bottom_soil, Base::interval, Base::dt, Base::inv_dt, Base::weight, Base::active,
+      Base::ponding_old, Base::omega, Base::omega_c, Base::root_rate, Base::omega_slope, Base::limited,
+      Base::transpiration, Base::feddes_h, Base::top_flux, Base::bottom_flux, Base::top_d, Base::bottom_d;
   using Base::W;
   using typename Base::Face;
   using typename Base::R;
@@ -32,6 +32,7 @@ class ColumnAdjoint : ColumnReplay<V> {
         in(cotangents),
         table_grad(static_cast<R*>(in.grad.soil[0].data) + (this->tabulated() ? chunk * in.grad.soil[0].t : 0)) {
     this->use_soil(in.grad.soil);
+    elastic |= in.grad.specific_storage.data != nullptr;
   }
 
   template <class History>
@@ -98,7 +99,6 @@ class ColumnAdjoint : ColumnReplay<V> {
     seed_runoff = weight * series_cotangent(in.runoff);
     seed_uptake = weight * series_cotangent(in.uptake);
     seed_ponding = carry_ponding;
-    for (int64_t k = 0; k < p.nz; ++k) c.load(k) = c.carry_psi(k);
     for (int lane = 0; lane < W; ++lane) {
       if (!get_mask(active, lane) || !history.ends_interval(row[lane], lane)) continue;
       const int64_t column = lanes.column(lane), at = interval[lane] + 1;
@@ -110,9 +110,9 @@ class ColumnAdjoint : ColumnReplay<V> {
       if (saved < 0 || !in.psi.data) continue;
       const R* base = static_cast<const R*>(in.psi.data) + saved * in.psi.t + column * in.psi.n;
       for (int64_t k = 0; k < p.nz; ++k) {
-        V x = c.load(k);
+        V x = c.carry_psi(k);
         put(x, lane, get(x, lane) + base[k * in.psi.z]);
-        c.load(k) = x;
+        c.carry_psi(k) = x;
       }
     }
   }
@@ -123,10 +123,10 @@ class ColumnAdjoint : ColumnReplay<V> {
     V elim{}, rhs{}, border{}, carry{}, border_rhs{}, pivot = broadcast<V>(1);
     V before{};      // coupling of row k to k-1
     V from_below{};  // diagonal part of the face below
-    for (int64_t k = 0; k <= last; ++k) this->evaluate(k);
+    this->evaluate();
     for (int64_t k = 0; k <= last; ++k) {
       V diag = this->own_diagonal(k) + from_below;
-      V load = c.load(k) + c.capacity(k) * c.carry_theta(k);
+      V load = c.carry_psi(k) + c.capacity(k) * c.carry_theta(k);
       V next{}, before_next{};
       if (k < last) {
         const Face f = this->face_above(k);
@@ -237,15 +237,19 @@ class ColumnAdjoint : ColumnReplay<V> {
 
   // Everything that cell k's own terms give once lambda_k and the cotangent of kr_k are known.
   DGPDE_HD void finish_cell(int64_t k, V lambda, V gkr) {
-    const V dpsi = c.psi(k) - c.psi_old(k), theta = c.theta(k), s = c.storage(k);
     const V zero{};
     const V rate = lambda * inv_dt;
-    const V gtheta = select(active, c.carry_theta(k) - rate * (static_cast<R>(p.dz[k]) + s * dpsi), zero);
-    const V gk = select(active, gkr, zero);
-    add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), gtheta, gk);
-    c.sum_storage(k) = c.sum_storage(k) - select(active, rate * theta * dpsi, zero);
+    V filled = broadcast<V>(p.dz[k]), carry_psi{};  // filled: dF/dtheta dt
+    if (elastic) {
+      const V dpsi = c.psi(k) - c.psi_old(k), theta = c.theta(k), s = c.storage(k);
+      filled = filled + s * dpsi;
+      carry_psi = rate * s * theta;
+      c.sum_storage(k) = c.sum_storage(k) - select(active, rate * theta * dpsi, zero);
+    }
+    const V gtheta = select(active, c.carry_theta(k) - rate * filled, zero);
+    add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), gtheta, select(active, gkr, zero));
     c.carry_theta(k) = select(active, rate * static_cast<R>(p.dz[k]), V(c.carry_theta(k)));
-    c.carry_psi(k) = select(active, rate * s * theta, V(c.carry_psi(k)));
+    c.carry_psi(k) = select(active, carry_psi, V(c.carry_psi(k)));
   }
 
   // Cotangents through one boundary face; returns the cotangent of the cell's kr.

@@ -61,23 +61,22 @@ struct CellMemory {
 #define DGPDE_CELL_VALUE(name) \
   DGPDE_HD V& name(int64_t k) const { return this->value(k, at_##name); }
 
-#define DGPDE_CELL_VALUES(VALUE)                                                                                    \
-  VALUE(psi)                                                                                                        \
-  VALUE(at)                                                                                                         \
-  VALUE(trust)               /* current head; where the soil was evaluated, how far that carries */                 \
-      VALUE(elim) VALUE(rhs) /* x = rhs - elim x_next - border d_omega after a sweep */                             \
-      VALUE(theta_at) VALUE(capacity) VALUE(capacity_slope) VALUE(kr_at) VALUE(dkr_at) VALUE(dkr_slope) /* there */ \
-      VALUE(theta)                       /* at the current head */                                                  \
-      VALUE(theta_old) VALUE(psi_old)    /* last accepted state */                                                  \
-      VALUE(face) VALUE(pore) VALUE(wet) /* see below */                                                            \
-      VALUE(rate_psi) VALUE(rate_change)                                                                            \
-          VALUE(rate_theta) /* of the last accepted step, or at the start of an interval */                         \
-      VALUE(storage) VALUE(sharp) VALUE(kink) VALUE(border) VALUE(root) VALUE(source) VALUE(base_psi)               \
-          VALUE(target_psi) /* ends of the line search */
-
-//   rate_change     how fast rate_psi changed between the last two steps of the interval, 0 before [m/s2]
+// clang-format off
+#define DGPDE_CELL_VALUES(VALUE)                                                                        \
+  VALUE(psi) VALUE(at) VALUE(trust) /* head; where the soil was evaluated last, how far that carries */ \
+  VALUE(elim) VALUE(rhs)            /* x = rhs - elim x_next - border d_omega after a sweep */          \
+  VALUE(theta_at) VALUE(capacity) VALUE(capacity_slope) VALUE(kr_at) VALUE(dkr_at) VALUE(dkr_slope)     \
+  VALUE(theta)                      /* at psi; the six before stand for `at` (column_carry.h) */        \
+  VALUE(theta_old) VALUE(psi_old)   /* last accepted state */                                           \
+  VALUE(face) VALUE(pore) VALUE(wet)                                                                    \
+  VALUE(rate_psi) VALUE(rate_change) VALUE(rate_theta)                                                  \
+  VALUE(storage) VALUE(sharp) VALUE(kink) VALUE(border) VALUE(root) VALUE(source)                       \
+  VALUE(base_psi) VALUE(target_psi) /* ends of the line search */
+// clang-format on
 //   face            transmissivity of the face above the cell [1/s]
 //   pore            dz theta_s [m]
+//   rate_psi, theta of the last accepted step, rate_theta also at the start of an interval
+//   rate_change     how fast rate_psi changed between the last two steps of an interval, 0 before [m/s2]
 //   wet, kink       suctions: where Newton restarts, where the relation has a kink [m]
 //   storage         dz Ss / theta_s
 //   sharp           exponent e of 1 - kr ~ h^e close to saturation, at most 1

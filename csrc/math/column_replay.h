@@ -9,13 +9,15 @@
 namespace dgpde {
 inline namespace DGPDE_ISA {
 
-#define DGPDE_REPLAY_VALUES(VALUE)                                                                               \
-  VALUE(psi)                                                                                                     \
-  VALUE(psi_old)                                                                                                 \
-  VALUE(theta) VALUE(capacity) VALUE(kr) VALUE(dkr) VALUE(elim) VALUE(rhs) VALUE(diag) VALUE(load) VALUE(border) \
-      VALUE(carry_theta) VALUE(carry_psi) /* adjoint: from the step after; tangent: of the state before */       \
-      VALUE(face) VALUE(storage) VALUE(root) VALUE(source) VALUE(stress) VALUE(stress_psi) VALUE(sum_face)       \
-          VALUE(sum_storage) VALUE(sum_k) /* adjoint: gradients summed over the steps */
+// clang-format off
+#define DGPDE_REPLAY_VALUES(VALUE)                                                                      \
+  VALUE(psi) VALUE(at) VALUE(psi_old) /* at: where the soil was evaluated last */                       \
+  VALUE(theta) VALUE(capacity) VALUE(kr) VALUE(dkr)                                                     \
+  VALUE(elim) VALUE(rhs) VALUE(diag) VALUE(load) VALUE(border)                                          \
+  VALUE(carry_theta) VALUE(carry_psi) /* adjoint: from the step after; tangent: of the state before */  \
+  VALUE(face) VALUE(storage) VALUE(root) VALUE(source) VALUE(stress) VALUE(stress_psi)                  \
+  VALUE(sum_face) VALUE(sum_storage) VALUE(sum_k) /* adjoint: gradients summed over the steps */
+// clang-format on
 #define DGPDE_REPLAY_INDEX(name) replay_##name,
 enum ReplayIndex { DGPDE_REPLAY_VALUES(DGPDE_REPLAY_INDEX) kReplayValues };
 
@@ -69,7 +71,8 @@ class ColumnReplay {
   BoundaryFace<V> top, bottom;
   BoundarySoil<V> top_soil, bottom_soil;
   int64_t interval[W];
-  bool fresh = true;  // no forcing loaded yet
+  bool fresh = true;     // no forcing loaded yet
+  bool elastic = false;  // whether any cell has specific storage
 
   V dt, inv_dt, weight;  // step, its inverse, its part of the interval
   Mask<V> active;
@@ -85,7 +88,11 @@ class ColumnReplay {
     c.base = scratch, c.lanes = stride;
     setup_cells<V>(p, soil, lanes, c, top, bottom);
     if (p.roots) omega_c = load<V>(p.in.omega_c, 0, 0, lanes);
-    for (int64_t k = 0; k < p.nz; ++k) c.stress(k) = c.stress_psi(k) = V{};
+    for (int64_t k = 0; k < p.nz; ++k) {
+      c.stress(k) = c.stress_psi(k) = V{};
+      elastic |= any(V(c.storage(k)) != V{});
+      c.at(k) = broadcast<V>(std::numeric_limits<R>::quiet_NaN());  // nowhere evaluated
+    }
   }
 
   // Names the soil parameters that take part; a table takes part with all numbers of two rows or not at all.
@@ -144,7 +151,7 @@ class ColumnReplay {
     }
     enter(now);
     history.load(row, 0, [&](int64_t k) -> V& { return c.psi(k); });
-    history.load(row, -1, [&](int64_t k) -> V& { return c.psi_old(k); });
+    if (elastic) history.load(row, -1, [&](int64_t k) -> V& { return c.psi_old(k); });
     if (p.roots) {
       omega = V{};
       for (int64_t k = 0; k < p.nz; ++k) {
@@ -164,7 +171,23 @@ class ColumnReplay {
   }
   DGPDE_HD bool tabulated() const { return soil.kind == SoilKind::tabulated; }
 
-  // Soil at cell k with its derivatives in the parameters, kept for the sweep that follows.
+  // Soil in every cell with its derivatives in the parameters, kept for the sweep that follows. Cells whose head is, to
+  // the last bit, that of the step before (dry soil ahead of a front) have theirs already.
+  DGPDE_HD void evaluate() {
+    int64_t waiting = -1;  // a cell that waits for a second one
+    for (int64_t k = 0; k < p.nz; ++k) {
+      if (!any(c.psi(k) != c.at(k))) continue;
+      if constexpr (W == 1) {
+        evaluate(k);
+      } else if (waiting < 0) {
+        waiting = k;
+      } else {
+        evaluate(waiting, k);
+        waiting = -1;
+      }
+    }
+    if (waiting >= 0) evaluate(waiting);
+  }
   DGPDE_HD void evaluate(int64_t k) {
     SoilPoint<V> s;
     if (n_soil == 0) {
@@ -175,13 +198,35 @@ class ColumnReplay {
       const Strided<V> t = c.dtheta_at(k), r = c.dkr_at(k);
       for (int i = 0; i < n_soil; ++i) t[i] = dtheta[used[i]], r[i] = dkr[used[i]];
     }
+    keep(k, s);
+  }
+  DGPDE_HD void evaluate(int64_t i, int64_t k) {
+    SoilPoint<Duo<V>> s;
+    const DuoView<Strided<V>> d{c.soil_at(i), c.soil_at(k)};
+    const Duo<V> psi{c.psi(i), c.psi(k)};
+    if (n_soil == 0) {
+      soil_pair<false>(soil, d, psi, s, static_cast<Duo<V>*>(nullptr), static_cast<Duo<V>*>(nullptr));
+    } else {
+      Duo<V> dtheta[kSoilSlots], dkr[kSoilSlots];
+      soil_pair<true>(soil, d, psi, s, dtheta, dkr);
+      const Strided<V> ti = c.dtheta_at(i), ri = c.dkr_at(i), tk = c.dtheta_at(k), rk = c.dkr_at(k);
+      for (int j = 0; j < n_soil; ++j) {
+        ti[j] = dtheta[used[j]].a, ri[j] = dkr[used[j]].a;
+        tk[j] = dtheta[used[j]].b, rk[j] = dkr[used[j]].b;
+      }
+    }
+    keep(i, {s.theta.a, s.kr.a, s.capacity.a, s.dkr.a});
+    keep(k, {s.theta.b, s.kr.b, s.capacity.b, s.dkr.b});
+  }
+  DGPDE_HD void keep(int64_t k, const SoilPoint<V>& s) {
+    c.at(k) = c.psi(k);
     c.theta(k) = s.theta, c.capacity(k) = s.capacity, c.kr(k) = s.kr, c.dkr(k) = s.dkr;
   }
 
   // Diagonal of row k without its faces: storage and uptake.
   DGPDE_HD V own_diagonal(int64_t k) const {
-    const V rate = static_cast<R>(p.dz[k]) * inv_dt, elastic = c.storage(k) * inv_dt;
-    const V diag = rate * c.capacity(k) + elastic * (c.capacity(k) * (c.psi(k) - c.psi_old(k)) + c.theta(k));
+    V diag = static_cast<R>(p.dz[k]) * inv_dt * c.capacity(k);
+    if (elastic) diag = diag + c.storage(k) * inv_dt * (c.capacity(k) * (c.psi(k) - c.psi_old(k)) + c.theta(k));
     return p.roots ? diag + c.root(k) * c.stress_psi(k) * root_rate : diag;
   }
 

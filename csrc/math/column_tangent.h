@@ -26,6 +26,7 @@ class ColumnTangent : ColumnReplay<V> {
                          V* scratch, int64_t stride)
       : Base(problem, which, scratch, stride), io(tangents) {
     this->use_soil(io.in.soil);
+    this->elastic = true;  // the old head takes part in every tangent
   }
 
   template <class History>
@@ -158,7 +159,7 @@ class ColumnTangent : ColumnReplay<V> {
       root_rate_p = (series_tangent(io.in.transpiration) - select(limited, V{}, fixed)) * inv;
       for (int i = 0; i < 4; ++i) d_h[i] = series_tangent(io.in.feddes[i]);
     }
-    for (int64_t k = 0; k <= last; ++k) this->evaluate(k);
+    this->evaluate();
     V dkr = along(c.dkr_at(0), 0, V(c.psi(0)));
     for (int64_t k = 0; k <= last; ++k) {
       const R dz = static_cast<R>(p.dz[k]);

@@ -2,9 +2,9 @@
 // a long chain of dependent operations that leaves most of the processor idle. Every operation here is done on both.
 #pragma once
 
-#include "vecmath.h"
+#include <type_traits>
 
-#ifndef __CUDACC__
+#include "vecmath.h"
 
 namespace dgpde {
 inline namespace DGPDE_ISA {
@@ -102,5 +102,3 @@ struct DuoView {
 
 }  // namespace DGPDE_ISA
 }  // namespace dgpde
-
-#endif  // __CUDACC__

@@ -84,8 +84,12 @@ class PackHistory {
       together &= at[lane] == at[0];
     }
     if (together) {
-      const RowView<V> v = row(at[0]);
-      for (int64_t k = 0; k < nz; ++k) psi(k) = v.psi[k];
+      // rows lie far apart: the one that the adjoint comes to next is fetched meanwhile
+      const RowView<V> v = row(at[0]), next = row(at[0] > 0 ? at[0] - 1 : 0);
+      for (int64_t k = 0; k < nz; ++k) {
+        psi(k) = v.psi[k];
+        __builtin_prefetch(&next.psi[k]);
+      }
       return;
     }
     for (int lane = 0; lane < W; ++lane) {

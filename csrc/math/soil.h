@@ -171,7 +171,6 @@ DGPDE_BY_REFERENCE void soil_partials(const SoilModel& m, const D& d, V psi, Soi
 #endif
 }
 
-#ifndef __CUDACC__
 // Two cells at a time, in less than twice the time of one. With partials dtheta and dkr hold one pair a parameter.
 template <bool kPartials, class V, class D>
 DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const Duo<V>& psi, SoilPoint<Duo<V>>& p,
@@ -191,7 +190,6 @@ DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const 
     }
   });
 }
-#endif
 
 }  // namespace DGPDE_ISA
 }  // namespace dgpde
