@@ -356,8 +356,9 @@ class ColumnForward {
         Mean<V> m =
             kUp ? face_mean(mean, kr_before, s.kr, fall <= V{}) : face_mean(mean, s.kr, kr_before, fall <= V{});
         if (any_steady) {
-          m.k_a = select(mask_and(steady, fall > V{}), V{}, m.k_a);
-          m.k_b = select(mask_and(steady, fall <= V{}), V{}, m.k_b);
+          const V slope = m.k_a + m.k_b;
+          m.k_a = select(steady, select(fall > V{}, V{}, slope), m.k_a);
+          m.k_b = select(steady, select(fall > V{}, slope, V{}), m.k_b);
         }
         const V tk = t * m.k, tf = t * fall;
         const V q = -tk * fall;
