@@ -561,7 +561,8 @@ class ColumnForward {
     const V least = least_suction(wet, sharp);
     const auto passes = mask_or(growth < R(-1), mask_and(growth < V{}, hs <= least));
     const V exponent = vmax(vmin(vlog(vmax(growth, broadcast<V>(0.1))) / sharp, broadcast<V>(80)), broadcast<V>(-80));
-    return select(passes, V{}, -vmax(vmin(hs * vexp(exponent), R(3) * wet), least));
+    const V floor = select(growth < V{}, least, V{});
+    return select(passes, V{}, -vmax(vmin(hs * vexp(exponent), R(3) * wet), floor));
   }
 
   // Suction at which h^e has all but vanished.
