@@ -36,6 +36,7 @@ struct LaneControl {
   static constexpr int kMemory = 5;       // residual norms that the line search looks back on
   static constexpr int kShortenings = 3;  // halvings at most
   static constexpr int kClosings = 8;     // iterations that serve only the column's balance, at most
+  static constexpr int kAttempts = 6;     // times that a step is tried, at least; the restarts come in turn
 
   Move move = Move::idle;
   int32_t status = kFinished;
@@ -172,10 +173,14 @@ struct LaneControl {
   DGPDE_HD void cut(const ColumnProblem& p) {
     ++cuts;
     ++cut_in_turn;
-    wish = 0.25 * dt;
-    if (wish < p.dt_min) return fail(p, seen_finite ? kNoConvergence : kNotFinite);
-    dt = wish;
-    landing = false;
+    const double before = dt;
+    dt = 0.25 * before;
+    if (dt < p.dt_min) {  // every kind of restart is tried before the column is given up
+      if (cut_in_turn >= kAttempts) return fail(p, seen_finite ? kNoConvergence : kNotFinite);
+      dt = before < p.dt_min ? before : p.dt_min;
+    }
+    landing = landing && dt == before;
+    wish = dt;
     first_guess(Move::from_old);
   }
 
