@@ -120,10 +120,10 @@ struct LaneControl {
       return;
     }
     // Once cutting has not helped there is time for a front that moves by one cell an iteration.
-    if (iteration >= 2 * p.max_newton + (cut_in_turn > 2 ? p.nz : 0)) return cut(p);
+    if (iteration >= 2 * p.max_newton + (cut_in_turn > 2 ? 2 * p.nz : 0)) return cut(p);
     double ceiling = recent[0];
     for (int i = 1; i < kMemory; ++i) ceiling = i < remembered && recent[i] > ceiling ? recent[i] : ceiling;
-    if (finite && (norm <= ceiling || last_resort)) {
+    if (finite && (norm <= ceiling || last_resort || cut_in_turn > 2)) {
       remember(norm);
       next_newton();
       return;

@@ -449,7 +449,8 @@ class ColumnForward {
       if (any_search) {
         psi = select(to_wet, vmax(psi_old, -V(c.wet[k])), psi);
         psi = select(to_full, vmax(psi_old, broadcast<V>(p.gravity * depth(k))), psi);
-        psi = select(to_drained, vmin(psi_old, -V(c.wet[k])), psi);
+        const V level = broadcast<V>(p.gravity * (depth(k) - depth(p.nz - 1)));
+        psi = select(to_drained, vmin(psi_old, level - c.wet[p.nz - 1]), psi);
         psi = select(to_shortened, c.base[k] + share * (c.target[k] - c.base[k]), psi);
       }
       SoilPoint<V> s;
