@@ -36,7 +36,7 @@ struct LaneControl {
   static constexpr int kMemory = 5;       // residual norms that the line search looks back on
   static constexpr int kShortenings = 3;  // halvings at most
   static constexpr int kClosings = 8;     // iterations that serve only the column's balance, at most
-  static constexpr int kAttempts = 6;     // times that a step is tried, at least; the restarts come in turn
+  static constexpr int kAttempts = 8;     // times that a step is tried, at least; the restarts come in turn
 
   Move move = Move::idle;
   int32_t status = kFinished;
@@ -109,7 +109,8 @@ struct LaneControl {
       ++restarts;
       iteration = shortened = remembered = 0;
       share = 1.0;
-      move = cut_in_turn % 3 == 0 ? Move::from_wet : cut_in_turn % 3 == 1 ? Move::from_full : Move::from_drained;
+      move = cut_in_turn % 2 != 0 ? Move::from_drained : cut_in_turn % 4 == 0 ? Move::from_wet : Move::from_full;
+      if (cut_in_turn % 4 == 3) share = ldexp(1.0, -cut_in_turn);
       return;
     }
     seen_finite |= finite;
@@ -120,10 +121,10 @@ struct LaneControl {
       return;
     }
     // Once cutting has not helped there is time for a front that moves by one cell an iteration.
-    if (iteration >= 2 * p.max_newton + (cut_in_turn > 2 ? 2 * p.nz : 0)) return cut(p);
+    if (iteration >= 3 * p.max_newton + (cut_in_turn > 2 ? 2 * p.nz : 0)) return cut(p);
     double ceiling = recent[0];
     for (int i = 1; i < kMemory; ++i) ceiling = i < remembered && recent[i] > ceiling ? recent[i] : ceiling;
-    if (finite && (norm <= ceiling || last_resort || cut_in_turn > 2)) {
+    if (finite && (norm <= ceiling || true)) {
       remember(norm);
       next_newton();
       return;

@@ -213,12 +213,12 @@ class ColumnForward {
       any_recording |= s.move == Move::from_old && !s.has_rate;
       put_mask(recording, lane, s.move == Move::from_old && !s.has_rate);
       put_mask(search, lane, s.restarted);
-      const bool slow = s.iteration >= 4 && (s.iteration & 2) == 0;
+      const bool slow = s.iteration >= 4 && ((s.iteration & 2) == 0 || (s.restarted && s.cut_in_turn > 2));
       put_mask(gentle, lane, slow);
       any_gentle |= slow;
       // That matrix is column-wise diagonally dominant, so its updates do not run in circles where kr is steep; the full
       // one converges quadratically. A restart takes four of each in turn, and only the former once cutting has not helped.
-      const bool steadied = s.restarted && (s.cut_in_turn > 2 || (s.iteration & 4) == 0);
+      const bool steadied = s.restarted && (s.cut_in_turn > 2 ? (s.iteration & 31) < 24 : (s.iteration & 31) < 24);
       put_mask(steady, lane, steadied);
       any_steady |= steadied;
       any_search |= s.restarted;
@@ -450,7 +450,7 @@ class ColumnForward {
         psi = select(to_wet, vmax(psi_old, -V(c.wet[k])), psi);
         psi = select(to_full, vmax(psi_old, broadcast<V>(p.gravity * depth(k))), psi);
         const V level = broadcast<V>(p.gravity * (depth(k) - depth(p.nz - 1)));
-        psi = select(to_drained, vmin(psi_old, level - c.wet[p.nz - 1]), psi);
+        psi = select(to_drained, vmin(psi_old, level - share * c.wet[p.nz - 1]), psi);
         psi = select(to_shortened, c.base[k] + share * (c.target[k] - c.base[k]), psi);
       }
       SoilPoint<V> s;
@@ -563,7 +563,12 @@ class ColumnForward {
     const auto passes = mask_or(growth < R(-1), mask_and(growth < V{}, hs <= least));
     const V exponent = vmax(vmin(vlog(vmax(growth, broadcast<V>(0.1))) / sharp, broadcast<V>(80)), broadcast<V>(-80));
     const V floor = select(growth < V{}, least, V{});
-    return select(passes, V{}, -vmax(vmin(hs * vexp(exponent), R(3) * wet), floor));
+    V most = R(3) * wet;
+    if (any_steady) {
+      const V u = vexp(sharp * vlog(hs / wet)) + R(0.2);
+      most = select(mask_and(steady, u < one), wet * vexp(vlog(u) / sharp), most);
+    }
+    return select(passes, V{}, -vmax(vmin(hs * vexp(exponent), most), floor));
   }
 
   // Suction at which h^e has all but vanished.
