@@ -72,7 +72,6 @@ struct Cells {
   Strided<V> psi_old, theta_old;             // last accepted state
   Strided<V> rate_theta, rate_psi;           // of the last accepted step, or at the start of an interval
   Strided<V> elim, rhs, border;              // x = rhs - elim x_next - border d_omega after a sweep
-  Strided<V> base, target;                   // ends of the line search
   Strided<V> face;                           // transmissivity of the face above cell k [1/s]
   Strided<V> storage;                        // dz Ss / theta_s
   Strided<V> wet, kink;                      // suctions: where Newton restarts, where the relation has a kink [m]
@@ -80,15 +79,15 @@ struct Cells {
   Strided<V> root, source;                   // density * dz [-], source * dz [m/s]
   Strided<V> pore;                           // dz theta_s [m]
   Slots<V> soil;                             // kMaxDerived values a cell
-  static constexpr int kArrays = 22;
+  static constexpr int kArrays = 20;
 
   static DGPDE_HD int64_t size(int64_t nz) { return (kArrays + kMaxDerived) * nz; }
 
   DGPDE_HD void bind(V* data, int64_t lane_count, int64_t nz) {
     const Scratch<V> scratch(data, lane_count, nz, kArrays, kMaxDerived);
-    Strided<V>* arrays[kArrays] = {&psi,      &theta, &capacity, &kr,     &dkr,  &psi_old, &theta_old, &rate_theta,
-                                   &rate_psi, &elim,  &rhs,      &border, &base, &target,  &face,      &storage,
-                                   &wet,      &kink,  &root,     &source, &pore, &sharp};
+    Strided<V>* arrays[kArrays] = {&psi,        &theta,    &capacity, &kr,     &dkr,    &psi_old, &theta_old,
+                                   &rate_theta, &rate_psi, &elim,     &rhs,    &border, &face,    &storage,
+                                   &wet,        &kink,     &root,     &source, &pore,   &sharp};
     for (int i = 0; i < kArrays; ++i) *arrays[i] = scratch.values(i);
     soil = scratch.slots(0, kMaxDerived);
   }

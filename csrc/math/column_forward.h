@@ -114,17 +114,16 @@ class ColumnForward {
   bool resumed = false;
 
   // per-lane values of the step in hand
-  V dt, inv_dt, share, ponding_old, omega_c{}, omega{}, omega_old{}, omega_base{}, omega_step{}, d_omega{},
-      transpiration{}, feddes_h[4] = {};
-  Mask<V> newton, search, recording;
-  Mask<V> steady;      // lanes whose matrix takes the slope of a face's kr only from the cell that the water leaves
+  V dt, inv_dt, share, ponding_old, omega_c{}, omega{}, omega_old{}, d_omega{}, transpiration{}, feddes_h[4] = {};
+  Mask<V> newton, recording;
+  Mask<V> steady;      // lanes whose matrix has the whole slope of a face's kr at the cell that the water leaves
   Mask<V> gentle;      // saturated cells of these lanes begin to dry by little
   const R small_move;  // relative to the head
-  Mask<V> to_old, to_predicted, to_shortened, to_wet, to_full, to_drained;
+  Mask<V> to_old, to_predicted, to_wet, to_full, to_drained;
   bool steep = false, kinked = false, elastic = false;
   bool upward = true;  // direction of the next sweep
   int waited = 0;      // sweeps for which a lane has waited
-  bool any_guess = false, any_search = false, any_recording = false, any_newton = false, any_careful = false,
+  bool any_guess = false, any_restart = false, any_recording = false, any_newton = false, any_careful = false,
        any_gentle = false, any_steady = false;
 
   // results of the last sweep
@@ -141,7 +140,7 @@ class ColumnForward {
       soil_evaluate<V>(soil, c.soil_at(k), psi, s);
       c.psi[k] = psi, c.psi_old[k] = psi, c.theta[k] = s.theta, c.theta_old[k] = s.theta, c.capacity[k] = s.capacity;
       c.kr[k] = s.kr, c.dkr[k] = s.dkr;
-      c.rate_theta[k] = c.rate_psi[k] = c.elim[k] = c.rhs[k] = c.border[k] = c.base[k] = c.target[k] = V{};
+      c.rate_theta[k] = c.rate_psi[k] = c.elim[k] = c.rhs[k] = c.border[k] = V{};
     }
     ponding_old = load<V>(p.in.ponding0, 0, 0, lanes);
     const auto* dt0 = static_cast<const double*>(p.dt0.data);
@@ -198,8 +197,8 @@ class ColumnForward {
   DGPDE_HD bool prepare_sweep() {
     bool busy = false;
     release();
-    newton = search = recording = to_old = to_predicted = to_shortened = to_wet = to_full = to_drained = Mask<V>{};
-    any_guess = any_search = any_recording = any_newton = any_careful = any_gentle = any_steady = false;
+    newton = recording = to_old = to_predicted = to_wet = to_full = to_drained = Mask<V>{};
+    any_guess = any_restart = any_recording = any_newton = any_careful = any_gentle = any_steady = false;
     accuracy = round_off = V{};
     for (int lane = 0; lane < W; ++lane) {
       const LaneControl& s = control[lane];
@@ -212,16 +211,16 @@ class ColumnForward {
       }
       any_recording |= s.move == Move::from_old && !s.has_rate;
       put_mask(recording, lane, s.move == Move::from_old && !s.has_rate);
-      put_mask(search, lane, s.restarted);
       const bool slow = s.iteration >= 4 && ((s.iteration & 2) == 0 || (s.restarted && s.cut_in_turn > 2));
       put_mask(gentle, lane, slow);
       any_gentle |= slow;
-      // That matrix is column-wise diagonally dominant, so its updates do not run in circles where kr is steep; the full
-      // one converges quadratically. A restart takes four of each in turn, and only the former once cutting has not helped.
-      const bool steadied = s.restarted && (s.cut_in_turn > 2 ? (s.iteration & 31) < 24 : (s.iteration & 31) < 24);
+      // With all the slope of a face's kr at the cell that the water leaves, the matrix is column-wise diagonally
+      // dominant: its updates settle where the true ones run in circles, but they converge linearly only. So a restart
+      // takes 24 of these and 8 of the others in turn.
+      const bool steadied = s.restarted && (s.iteration & 31) < 24;
       put_mask(steady, lane, steadied);
       any_steady |= steadied;
-      any_search |= s.restarted;
+      any_restart |= s.restarted && s.move != Move::newton;
       switch (s.move) {
         case Move::idle:
           continue;
@@ -235,10 +234,6 @@ class ColumnForward {
           break;
         case Move::predict:
           put_mask(to_predicted, lane, true);
-          any_guess = true;
-          break;
-        case Move::shorten:
-          put_mask(to_shortened, lane, true);
           any_guess = true;
           break;
         case Move::from_wet:
@@ -256,7 +251,7 @@ class ColumnForward {
       }
       // A first guess is taken as it is only when it is exact to round-off. Round-off is weighed in the first guess and
       // once Newton has had time to converge without it.
-      const bool iterated = s.move == Move::newton || s.move == Move::shorten;
+      const bool iterated = s.move == Move::newton;
       const bool careful = !iterated || s.iteration >= kCarefulFrom;
       if (iterated) put(accuracy, lane, static_cast<R>(p.tolerance / s.dt));
       if (careful) put(round_off, lane, R(200) * std::numeric_limits<R>::epsilon());
@@ -310,11 +305,7 @@ class ColumnForward {
     norm2 = omega_sum = uptake = V{};
     V root_rate{}, omega_slope{};
     if (p.roots) {
-      if (any_search) {
-        const auto fresh = mask_and(newton, search);
-        omega_base = select(fresh, omega, omega_base), omega_step = select(fresh, d_omega, omega_step);
-      }
-      omega = select(newton, omega + d_omega, select(to_shortened, omega_base + share * omega_step, omega_old));
+      omega = select(newton, omega + d_omega, omega_old);
       const auto limited = omega > omega_c;
       root_rate = transpiration / select(limited, omega, omega_c);
       omega_slope = select(limited, -root_rate / select(limited, omega, broadcast<V>(1)), V{});
@@ -441,17 +432,15 @@ class ColumnForward {
 
   // Lanes that do not iterate take their new head from what is known, and the soil is evaluated there.
   DGPDE_HD void take_guesses() {
-    const auto guess =
-        mask_or(mask_or(to_old, to_predicted), mask_or(mask_or(to_wet, to_shortened), mask_or(to_full, to_drained)));
+    const auto guess = mask_or(mask_or(to_old, to_predicted), mask_or(to_wet, mask_or(to_full, to_drained)));
     for (int64_t k = 0; k < p.nz; ++k) {
       const V psi_old = c.psi_old[k];
       V psi = select(to_predicted, predicted_head(k, psi_old), psi_old);
-      if (any_search) {
+      if (any_restart) {
         psi = select(to_wet, vmax(psi_old, -V(c.wet[k])), psi);
         psi = select(to_full, vmax(psi_old, broadcast<V>(p.gravity * depth(k))), psi);
         const V level = broadcast<V>(p.gravity * (depth(k) - depth(p.nz - 1)));
         psi = select(to_drained, vmin(psi_old, level - share * c.wet[p.nz - 1]), psi);
-        psi = select(to_shortened, c.base[k] + share * (c.target[k] - c.base[k]), psi);
       }
       SoilPoint<V> s;
       soil_evaluate<V>(soil, c.soil_at(k), psi, s);
@@ -471,11 +460,6 @@ class ColumnForward {
   // iterations move few cells. First guesses are always evaluated, so nothing adds up from step to step.
   DGPDE_HD V move(int64_t k, V before, V x, SoilPoint<V>& s) {
     const V psi = select(newton, newton_head(k, before, x), before);
-    if (any_search) {
-      const auto fresh = mask_and(newton, search);
-      c.base[k] = select(fresh, before, V(c.base[k]));
-      c.target[k] = select(fresh, psi, V(c.target[k]));
-    }
     const V change = psi - before;
     V reach = vabs(before);
     if (kinked) reach = vmin(reach, vabs(before + c.kink[k]));
@@ -614,7 +598,7 @@ class ColumnForward {
         put_mask(done, lane, true);
         any_done = true;
       } else {
-        s.carry_on(p, norm, finite);
+        s.carry_on(p, finite);
       }
     }
     if (!any_done) return;
