@@ -59,19 +59,12 @@ def test_random_columns() -> None:
 
 @pytest.mark.slow
 def test_all_random_columns() -> None:
-    """All of them, with gradients: balances close and gradients are finite in every one that finishes.
-
-    One column is known to fail (evaporation, head below, arithmetic mean, layers of n = 1.07 to 1.9 without air entry:
-    kr of several neighbours is infinitely steep at once). With an air entry none may fail.
-    """
+    """All of them, with gradients: none fails, balances close, gradients are finite."""
     groups = list(hard_columns())
     assert sum(group.n for group in groups) == COLUMNS
     assert len(groups) == COLUMNS // GROUP
     wrong = [line for group in groups for line in check(group, gradients=True)]
-    failed = [line for line in wrong if "converge" in line or "step limit" in line]
-    assert wrong == failed, "\n".join(wrong)
-    assert len(failed) <= 1, "\n".join(failed)
-    assert not [line for line in failed if "air entry 0.02 m" in line], "\n".join(failed)
+    assert not wrong, "\n".join(wrong)
 
 
 def infiltration(texture: str, dt: float | None) -> dgpde.Solution:
