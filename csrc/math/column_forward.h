@@ -538,33 +538,36 @@ class ColumnForward {
   }
 
   // Where the slope of kr is unbounded at saturation the update is applied in u = h^e, in which kr is almost linear; u
-  // falls to a tenth at most before the cell saturates, unless the update goes far beyond.
+  // falls to a tenth at most before the cell saturates, unless the update goes far beyond. In a restart it grows by no
+  // more than 0.2 of its value at the wet suction.
   DGPDE_HD V near_saturation(V h, V x, V wet, V sharp) const {
     const V one = broadcast<V>(1);
     const V hs = select(h > V{}, h, one);
     const V growth = one - sharp * x / hs;
-    const V least = least_suction(wet, sharp);
-    const auto passes = mask_or(growth < R(-1), mask_and(growth < V{}, hs <= least));
+    const V least = suction_of(wet, sharp, R(-18));
     const V exponent = vmax(vmin(vlog(vmax(growth, broadcast<V>(0.1))) / sharp, broadcast<V>(80)), broadcast<V>(-80));
-    const V floor = select(growth < V{}, least, V{});
     V most = R(3) * wet;
     if (any_steady) {
       const V u = vexp(sharp * vlog(hs / wet)) + R(0.2);
       most = select(mask_and(steady, u < one), wet * vexp(vlog(u) / sharp), most);
     }
-    return select(passes, V{}, -vmax(vmin(hs * vexp(exponent), most), floor));
+    const V next = vmax(vmin(hs * vexp(exponent), most), select(growth < V{}, least, V{}));
+    // 1 - kr is less than round-off of kr
+    const auto full = next < suction_of(wet, sharp, sizeof(R) == 8 ? R(-36) : R(-16));
+    const auto passes = mask_or(growth < R(-1), mask_and(growth < V{}, hs <= least));
+    return select(mask_or(passes, full), V{}, -next);
   }
 
-  // Suction at which h^e has all but vanished.
-  DGPDE_HD V least_suction(V wet, V sharp) const {
-    return wet * vexp(vmax(R(-18) / sharp, broadcast<V>(sizeof(R) == 8 ? -440.0 : -55.0)));
+  // Suction at which ln h^e has fallen by so much below that of the wet suction.
+  DGPDE_HD V suction_of(V wet, V sharp, R log_u) const {
+    return wet * vexp(vmax(log_u / sharp, broadcast<V>(sizeof(R) == 8 ? -660.0 : -55.0)));
   }
 
   // How far a full cell dries in a gentle iteration: just so far that its storage or the slope of kr is seen. Without
   // it a column without elastic storage that ceases to be fed jumps between full and far too dry.
   DGPDE_HD V first_suction(int64_t k) const {
     const V kink = c.kink[k], wet = c.wet[k], sharp = c.sharp[k];
-    return select(kink > V{}, R(1.01) * kink, select(sharp < R(1), least_suction(wet, sharp), R(0.1) * wet));
+    return select(kink > V{}, R(1.01) * kink, select(sharp < R(1), suction_of(wet, sharp, R(-18)), R(0.1) * wet));
   }
 
   DGPDE_HD V predicted_head(int64_t k, V psi_old) {
