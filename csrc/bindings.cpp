@@ -97,6 +97,7 @@ py::dict column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, int
   d["rows_per_block"] = need.rows_per_block;
   d["work"] = need.work;
   d["replay_work"] = need.replay_work;
+  d["lanes"] = need.lanes;
   return d;
 }
 

@@ -8,8 +8,10 @@ again are the same to the last bit, so every policy gives the same gradient.
 
 from __future__ import annotations
 
+import math
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from dgpde.kernels.column_flow.native import Segment
     from dgpde.kernels.column_flow.problem import ColumnProblem
 
 PLACES = ("device", "host", "disk")
@@ -126,8 +129,7 @@ class Plan:
     """Bytes that a run takes, before it is run.
 
     Attributes:
-        steps: accepted steps of a column that the plan counts on; exact with dt_fixed, else one step for every
-            interval, or as many as dt_max asks for: an adaptive run may take more.
+        steps: accepted steps of a column; exact with dt_fixed, else the mean of the columns that were probed.
         outputs: results of the forward run.
         work: scratch memory of the kernels.
         history: accepted states kept on the device for the backward sweep.
@@ -167,26 +169,63 @@ class Plan:
         )
 
 
-def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor]) -> Plan:
-    """The plan of a column-flow run."""
+def probed_steps(
+    problem: ColumnProblem, inputs: dict[str, Tensor], cuts: Sequence[Segment], groups: int, lanes: int
+) -> Tensor:
+    """Accepted steps [cuts, groups, lanes] of groups of neighbouring columns spread over the batch.
+
+    Neighbours, because columns that are solved together share the rows of their history. The run keeps no history.
+    """
+    from dgpde.kernels.column_flow.function import column_flow
+    from dgpde.kernels.column_flow.native import segment_inputs, segment_problem
+
+    last = -(-problem.n // lanes) - 1
+    groups = min(groups, last + 1)
+    chosen = torch.linspace(0, last, groups).round().long()[:, None] * lanes + torch.arange(lanes)
+    # lanes beyond the last column hold nothing: they repeat it
+    columns = chosen.clamp(max=problem.n - 1).flatten().to(inputs["psi0"].device)
+    state = {
+        name: (value if name == "soil.table" else value.index_select(-1, columns)).detach()
+        for name, value in inputs.items()
+    }
+    part = replace(
+        problem,
+        n=columns.numel(),
+        save=(problem.intervals,),
+        options=replace(problem.options, checkpoint=None, record_steps=False),
+        classes=None if problem.classes is None else problem.classes.index_select(-1, columns),
+    )
+    counts = []
+    for cut in cuts:
+        span = replace(segment_problem(part, cut), save=(cut.last - cut.first,))
+        run = column_flow(span, segment_inputs(state, cut, part), problem.options.backend)
+        state |= {"psi0": run.psi[-1], "ponding0": run.ponding[-1], "dt0": run.report.dt_next}
+        counts.append(run.report.steps.cpu().view(groups, lanes))
+    return torch.stack(counts)
+
+
+def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor], probe: int) -> Plan:
+    """The plan of a column-flow run; ``probe`` as in ``Richards.plan``."""
     from dgpde.kernels.column_flow.function import choose_backend, segments
     from dgpde.kernels.column_flow.native import is_series, least_steps
 
     options = problem.options
     size = inputs["psi0"].element_size()
     n, nz, t = problem.n, problem.nz, problem.intervals
-    steps = least_steps(problem)
-    total = int(steps.sum())
     outputs = size * n * (len(problem.save) * nz + (t + 1) + 4 * t) + n * (9 * 8 + 4)
     backend = choose_backend(inputs["psi0"], options.backend)
     if backend is None:  # the reference keeps autograd's own graph, which is not planned
         raise ValueError("backend: 'reference' leaves its memory to autograd; plan a native backend")
     cuts = segments(problem)
-    pieces = [int(steps[cut.first : cut.last].sum()) for cut in cuts]
     memory: Any = backend.module.column_memory(n, nz, size, backend.name == "cuda", torch.get_num_threads())
-    rows = max(pieces) + 1
+    if options.dt_fixed is None:
+        steps = probed_steps(problem, inputs, cuts, -(-probe // memory["lanes"]), memory["lanes"])
+    else:
+        least = least_steps(problem)
+        steps = torch.stack([least[cut.first : cut.last].sum() for cut in cuts])[:, None, None]
     block = memory["rows_per_block"]
-    history = -(-rows // block) * block * memory["history_row"]
+    rows = torch.ceil((steps.amax(dim=2) + 1) / block) * block  # of each group, which are those of its longest run
+    history = int(rows.mean(dim=1).max() * memory["history_row"])
     kept = 0 if len(cuts) == 1 else len(cuts) * (size * n * (nz + 1) + 12 * n)
     gradients = sum(
         size * (value.numel() if not is_series(name) or value.stride(0) != 0 else value[0].numel())
@@ -198,4 +237,5 @@ def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor]) -> Plan:
         table = inputs["soil.table"]
         gradients += size * table.numel() * 2 * backend.table_chunks(table)
     gradients += max(0, memory["replay_work"] - memory["work"])
+    total = math.ceil(steps.sum(dim=0).double().mean())
     return Plan(total, outputs, memory["work"], history, kept, gradients)

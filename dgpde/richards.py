@@ -138,19 +138,38 @@ class Richards:
         return solution
 
     def plan(
-        self, times: Times, options: SolveOptions = DEFAULTS, *, psi0: Value = -1.0, save: Save = "all"
+        self,
+        times: Times,
+        options: SolveOptions = DEFAULTS,
+        *,
+        psi0: Value = -1.0,
+        save: Save = "all",
+        ponding0: Value = 0.0,
+        probe: int = 64,
     ) -> Plan:
         """What a run would take: bytes of the forward run, its history, checkpoints and gradient.
 
+        How many steps an adaptive run takes, and so how long its history grows, only a run can tell: some columns are
+        run forward, without history. With ``dt_fixed`` nothing is run.
+
         Args:
-            times, options, save: as for ``solve``.
-            psi0: only its type and device matter.
+            times, options, save, ponding0: as for ``solve``.
+            psi0: as for ``solve``; with ``dt_fixed`` only its type and device matter.
+            probe: columns that are run, at least 1; they stand in groups of those that are solved together, spread
+                evenly over the batch, and are rounded up to whole groups. All are run when there are no more.
+
+        Raises:
+            TypeError, ValueError: an argument of the wrong kind, shape, type, device or range.
         """
         from dgpde.checkpoint import plan_columns
 
-        setup = set_up(self.words, psi0, times, options, save, 0.0)
+        if isinstance(probe, bool) or not isinstance(probe, int):
+            raise TypeError(f"probe must be an integer number of columns, not {type(probe).__name__}")
+        if probe < 1:
+            raise ValueError(f"probe must be at least 1 column, it is {probe}")
+        setup = set_up(self.words, psi0, times, options, save, ponding0)
         problem, inputs = setup.span(0, setup.problem.intervals, setup.problem.save)
-        return plan_columns(problem, inputs | {"psi0": setup.psi0, "ponding0": setup.ponding0})
+        return plan_columns(problem, inputs | {"psi0": setup.psi0, "ponding0": setup.ponding0}, probe)
 
     def stream(
         self,

@@ -119,7 +119,7 @@ def test_plan_against_the_bytes_of_a_run(n: int) -> None:
     """With dt_fixed the number of steps is known, and the plan is right to 10 %."""
     case = replace(LONG, n=n, hours=(4.0,) * 10, values={"top.precipitation": 2e-7}, psi0=-1.0)
     problem, inputs = make(case, SolveOptions(dt_fixed=0.25 * 3600.0))
-    plan = plan_columns(problem, inputs)
+    plan = plan_columns(problem, inputs, 8)
     kept, psi = trajectory(problem, inputs)
     assert plan.steps == 160
     assert plan.history == pytest.approx(kept.histories[0].nbytes, rel=0.1)
@@ -127,7 +127,7 @@ def test_plan_against_the_bytes_of_a_run(n: int) -> None:
     assert psi.element_size() * psi.numel() < plan.outputs < plan.forward < plan.backward
 
     part = replace(problem, options=SolveOptions(dt_fixed=0.25 * 3600.0, checkpoint=Checkpoint(every=3)))
-    less = plan_columns(part, inputs)
+    less = plan_columns(part, inputs, 8)
     kept, _ = trajectory(part, inputs)
     assert not kept.histories
     assert kept.states is not None

@@ -26,7 +26,9 @@ TEXTURES = {
 def check(group: HardColumns, gradients: bool) -> list[str]:
     """What is wrong with a group: failed columns, open balances, gradients that are not finite."""
     values = {name: value.clone().requires_grad_(gradients) for name, value in group.values.items()}
-    run = group.solve(values, max_steps=20_000)
+    # Where kr is steep a face mean that looks both ways leaves the Jacobian of a few steps nearly singular: one column of
+    # the 2,000 misses the default linear_tolerance of 1e-10 in its transposed solve.
+    run = group.solve(values, max_steps=20_000, linear_tolerance=1e-8)
     where = f"{group.top}, {group.bottom}"
     wrong = [
         f"{where}, air entry {group.labels['air entry'][i]}: column {i} {run.reason(i)}"
@@ -59,19 +61,12 @@ def test_random_columns() -> None:
 
 @pytest.mark.slow
 def test_all_random_columns() -> None:
-    """All of them, with gradients: balances close and gradients are finite in every one that finishes.
-
-    One column is known to fail (evaporation, head below, arithmetic mean, layers of n = 1.07 to 1.9 without air entry:
-    kr of several neighbours is infinitely steep at once). With an air entry none may fail.
-    """
+    """All of them, with gradients: none fails, balances close, gradients are finite."""
     groups = list(hard_columns())
     assert sum(group.n for group in groups) == COLUMNS
     assert len(groups) == COLUMNS // GROUP
     wrong = [line for group in groups for line in check(group, gradients=True)]
-    failed = [line for line in wrong if "converge" in line or "step limit" in line]
-    assert wrong == failed, "\n".join(wrong)
-    assert len(failed) <= 1, "\n".join(failed)
-    assert not [line for line in failed if "air entry 0.02 m" in line], "\n".join(failed)
+    assert not wrong, "\n".join(wrong)
 
 
 def infiltration(texture: str, dt: float | None) -> dgpde.Solution:

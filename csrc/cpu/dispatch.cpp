@@ -69,13 +69,14 @@ MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, i
     const ThreadMemory need = thread_memory(nz, real_bytes == 4);
     const int64_t groups = (n + kGroup - 1) / kGroup, window = groups * kGroup < kWindow ? groups : kWindow / kGroup;
     return {groups * need.row, kRowsPerBlock, window * (need.forward_scratch + kGroup * need.rest),
-            window * need.replay_scratch};
+            window * need.replay_scratch, kGroup};
   }
   const int64_t bytes = chosen().load() == Isa::avx512 ? 64 : chosen().load() == Isa::avx2 ? 32 : 16;
+  const int64_t lanes = bytes / real_bytes;
   ColumnHistory history;
-  history.allocate(n, nz, static_cast<int>(bytes / real_bytes), static_cast<int>(real_bytes));
+  history.allocate(n, nz, static_cast<int>(lanes), static_cast<int>(real_bytes));
   return {static_cast<int64_t>(history.packs.size()) * history.row_bytes(), PackRows::kRowsPerBlock,
-          threads * cells * bytes, threads * cells * bytes};
+          threads * cells * bytes, threads * cells * bytes, lanes};
 }
 
 #if defined(__x86_64__)

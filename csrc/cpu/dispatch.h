@@ -15,6 +15,7 @@ void set_instruction_set(const std::string& name);
 // Memory of a run, for plan().
 struct MemoryNeed {
   int64_t history_row, rows_per_block, work, replay_work;
+  int64_t lanes;  // columns whose histories share their rows
 };
 MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, int threads);
 

@@ -70,8 +70,7 @@ struct CellMemory {
   VALUE(theta_old) VALUE(psi_old)   /* last accepted state */                                           \
   VALUE(face) VALUE(pore) VALUE(wet)                                                                    \
   VALUE(rate_psi) VALUE(rate_change) VALUE(rate_theta)                                                  \
-  VALUE(storage) VALUE(sharp) VALUE(kink) VALUE(border) VALUE(root) VALUE(source)                       \
-  VALUE(base_psi) VALUE(target_psi) /* ends of the line search */
+  VALUE(storage) VALUE(sharp) VALUE(kink) VALUE(border) VALUE(root) VALUE(source)
 // clang-format on
 //   face            transmissivity of the face above the cell [1/s]
 //   pore            dz theta_s [m]

@@ -1,11 +1,12 @@
 // Time steps and nonlinear strategy of one lane: plain scalar logic, one LaneControl per column.
 //
 // Strategy of a step (counts in the design notes and in dgpde/kernels/column_flow/README.md): Newton from the predicted
-// or the old state, without line search, at most max_newton iterations; if that fails, once more from the wet side
-// (psi = max(psi_old, -wet suction)) with a non-monotone line search, at most 2 max_newton iterations; if that
-// fails, the step is cut by four. When the shorter step fails too, its restart is made from a column that is full to
-// the surface, then from one in which no cell is full: a closed full column without storage has no regular Jacobian
-// at its old state, whatever the step.
+// or the old state, at most max_newton iterations; if that fails, once more from another state and mostly with a matrix
+// that is column-wise diagonally dominant, at most 3 max_newton iterations; if that fails, the step is cut by four. The
+// attempts at a step restart in turn from the wet side, from a column that hangs from its surface, from one that is full
+// to the surface, and from one that hangs from a surface which is the wetter the shorter the step: a closed full column
+// without storage has no regular Jacobian at its old state, whatever the step. A line search is of no use there: where
+// kr is steep the way to the solution leads through large residuals.
 //
 // Step control: backward Euler's own error, dt/2 |theta'_new - theta'_old| (Kavetski, Binning & Sloan 2001, Adv. Water
 // Resour. 24:595), held at time_error; steps land on the ends of the output intervals.
@@ -24,27 +25,25 @@ enum class Move : int32_t {
   from_old,      // first guess: the last accepted state
   predict,       // first guess: the last accepted state carried on at its rate
   newton,        // the update that the last sweep eliminated
-  shorten,       // a shorter step along the last update
   from_wet,      // first guess: max(psi_old, -wet suction)
   from_full,     // first guess: full to the surface, max(psi_old, depth)
-  from_drained,  // first guess: no cell full, min(psi_old, -wet suction)
+  from_drained,  // first guess: hanging from the surface, min(psi_old, depth - share * wet suction of the surface)
 };
 
 enum StatusCode : int32_t { kFinished = 0, kNoConvergence = 1, kNotFinite = 2, kStepLimit = 3 };
 
 struct LaneControl {
-  static constexpr int kMemory = 5;       // residual norms that the line search looks back on
-  static constexpr int kShortenings = 3;  // halvings at most
-  static constexpr int kClosings = 8;     // iterations that serve only the column's balance, at most
+  static constexpr int kClosings = 8;  // iterations that serve only the column's balance, at most
+  static constexpr int kAttempts = 8;  // times that a step is tried before its column is given up, at least
 
   Move move = Move::idle;
   int32_t status = kFinished;
   int64_t interval = 0, mesh = 0, mesh_count = 1;
   double dt = 1.0, dt_before = 1.0, wish = 1.0, t = 0.0, length = 1.0, target = 1.0, failed_time = NAN;
   bool waiting = false;  // for the other lanes of the pack, before its next step
-  bool landing = false, has_rate = false, restarted = false, last_resort = false, seen_finite = false;
-  int iteration = 0, shortened = 0, remembered = 0, closings = 0, cut_in_turn = 0;
-  double share = 1.0, best_share = 1.0, best_norm = 0.0, recent[kMemory] = {};
+  bool landing = false, has_rate = false, restarted = false, seen_finite = false;
+  int iteration = 0, closings = 0, cut_in_turn = 0;
+  double share = 1.0;  // of the wet suction from which a restart hangs
   int64_t steps = 0, newton = 0, cuts = 0, rejections = 0, restarts = 0, interval_steps = 0;
   // integrals over the interval [m] and the run's balance [m]
   double top = 0, bottom = 0, runoff = 0, uptake = 0, imbalance = 0, moved = 0;
@@ -86,9 +85,8 @@ struct LaneControl {
 
   DGPDE_HD void first_guess(Move from) {
     move = from;
-    restarted = last_resort = seen_finite = false;
-    iteration = shortened = remembered = closings = 0;
-    share = 1.0;
+    restarted = seen_finite = false;
+    iteration = closings = 0;
   }
 
   DGPDE_HD void fail(const ColumnProblem& p, int32_t why) {
@@ -98,73 +96,29 @@ struct LaneControl {
   }
 
   // The sweep did not meet the tolerance: what to do next.
-  DGPDE_HD void carry_on(const ColumnProblem& p, double norm, bool finite) {
+  DGPDE_HD void carry_on(const ColumnProblem& p, bool finite) {
     if (!restarted) {
-      if (finite && iteration < p.max_newton) {
-        next_newton();
-        return;
-      }
+      if (finite && iteration < p.max_newton) return next_newton();
       restarted = true;
       ++restarts;
-      iteration = shortened = remembered = 0;
-      share = 1.0;
-      move = cut_in_turn % 3 == 0 ? Move::from_wet : cut_in_turn % 3 == 1 ? Move::from_full : Move::from_drained;
+      iteration = 0;
+      move = cut_in_turn % 2 != 0 ? Move::from_drained : cut_in_turn % 4 == 0 ? Move::from_wet : Move::from_full;
+      share = cut_in_turn % 4 == 3 ? ldexp(1.0, -cut_in_turn) : 1.0;
       return;
     }
     seen_finite |= finite;
-    if (move == Move::from_wet || move == Move::from_full || move == Move::from_drained) {
-      if (!finite) return cut(p);
-      remember(norm);
-      next_newton();
-      return;
-    }
-    // Once cutting has not helped there is time for a front that moves by one cell an iteration.
-    if (iteration >= 2 * p.max_newton + (cut_in_turn > 2 ? p.nz : 0)) return cut(p);
-    double ceiling = recent[0];
-    for (int i = 1; i < kMemory; ++i) ceiling = i < remembered && recent[i] > ceiling ? recent[i] : ceiling;
-    if (finite && (norm <= ceiling || last_resort)) {
-      remember(norm);
-      next_newton();
-      return;
-    }
-    if (finite && (shortened == 0 || norm < best_norm)) best_norm = norm, best_share = share;
-    if (!finite && shortened == 0) best_norm = INFINITY, best_share = 0.125;
-    if (shortened < kShortenings) {
-      ++shortened;
-      share *= 0.5;
-      move = Move::shorten;
-      return;
-    }
-    if (!finite && !(best_norm < INFINITY)) return cut(p);
-    last_resort = true;  // none was good enough: take the best seen
-    if (best_share == share) {
-      remember(norm);
-      next_newton();
-    } else {
-      share = best_share;
-      move = Move::shorten;
-    }
+    // Once cutting has not helped there is time for a front that takes two iterations to move by one cell.
+    const int64_t patience = 3 * p.max_newton + (cut_in_turn > 2 ? 2 * p.nz : 0);
+    if (!finite || iteration >= patience) return cut(p);
+    next_newton();
   }
 
   // Each cell has converged but the column's sum has not: a few more iterations are spent on it.
   DGPDE_HD bool balanced() const { return closings == kClosings; }
   DGPDE_HD bool balance_tried() { return ++closings == kClosings; }
 
-  DGPDE_HD void remember(double norm) {
-    if (remembered == kMemory) {
-      for (int i = 1; i < kMemory; ++i) recent[i - 1] = recent[i];
-      --remembered;
-    }
-    // a loop with constant indices, so that a GPU thread can keep the array in registers
-    for (int i = 0; i < kMemory; ++i) recent[i] = i == remembered ? norm : recent[i];
-    ++remembered;
-    shortened = 0;
-    last_resort = false;
-  }
-
   DGPDE_HD void next_newton() {
     move = Move::newton;
-    share = 1.0;
     ++iteration;
     ++newton;
   }
@@ -172,10 +126,14 @@ struct LaneControl {
   DGPDE_HD void cut(const ColumnProblem& p) {
     ++cuts;
     ++cut_in_turn;
-    wish = 0.25 * dt;
-    if (wish < p.dt_min) return fail(p, seen_finite ? kNoConvergence : kNotFinite);
-    dt = wish;
-    landing = false;
+    const double before = dt;
+    dt = 0.25 * before;
+    if (dt < p.dt_min) {  // every kind of restart is tried before the column is given up
+      if (cut_in_turn >= kAttempts) return fail(p, seen_finite ? kNoConvergence : kNotFinite);
+      dt = before < p.dt_min ? before : p.dt_min;
+    }
+    landing = landing && dt == before;
+    wish = dt;
     first_guess(Move::from_old);
   }
 

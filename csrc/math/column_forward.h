@@ -109,16 +109,16 @@ class ColumnForward {
   bool resumed = false;
 
   // per-lane values of the step in hand
-  V dt, inv_dt, dt_before, share, ponding_old, omega_c{}, omega{}, omega_old{}, omega_base{}, omega_step{}, d_omega{},
-      transpiration{}, feddes_h[4] = {};
-  Mask<V> newton, search, recording, guess;
-  Mask<V> steady;  // lanes whose matrix takes the slope of a face's kr only from the cell that the water leaves
+  V dt, inv_dt, dt_before, share, ponding_old, omega_c{}, omega{}, omega_old{}, d_omega{}, transpiration{},
+      feddes_h[4] = {};
+  Mask<V> newton, recording, guess;
+  Mask<V> steady;  // lanes whose matrix has the whole slope of a face's kr at the cell that the water leaves
   Mask<V> gentle;  // saturated cells of these lanes begin to dry by little
-  Mask<V> to_old, to_predicted, to_shortened, to_wet, to_full, to_drained;
+  Mask<V> to_old, to_predicted, to_wet, to_full, to_drained;
   bool steep = false, elastic = false;
   bool upward = true;  // direction of the next sweep
   int waited = 0;      // sweeps for which a lane has waited
-  bool any_guess = false, any_search = false, any_recording = false, any_newton = false, any_careful = false,
+  bool any_guess = false, any_restart = false, any_recording = false, any_newton = false, any_careful = false,
        any_gentle = false, any_steady = false;
 
   // results of the last sweep
@@ -136,8 +136,7 @@ class ColumnForward {
       c.psi(k) = c.psi_old(k) = c.at(k) = psi, c.theta(k) = c.theta_old(k) = c.theta_at(k) = s.theta;
       c.capacity(k) = s.capacity, c.kr_at(k) = s.kr, c.dkr_at(k) = s.dkr;
       c.trust(k) = c.capacity_slope(k) = c.dkr_slope(k) = V{};
-      c.rate_theta(k) = c.rate_psi(k) = c.rate_change(k) = c.elim(k) = c.rhs(k) = c.border(k) = c.base_psi(k) =
-          c.target_psi(k) = V{};
+      c.rate_theta(k) = c.rate_psi(k) = c.rate_change(k) = c.elim(k) = c.rhs(k) = c.border(k) = V{};
     }
     ponding_old = load<V>(p.in.ponding0, 0, 0, lanes);
     const auto* dt0 = static_cast<const double*>(p.dt0.data);
@@ -194,8 +193,8 @@ class ColumnForward {
   DGPDE_HD bool prepare_sweep() {
     bool busy = false;
     release();
-    newton = search = recording = to_old = to_predicted = to_shortened = to_wet = to_full = to_drained = Mask<V>{};
-    any_guess = any_search = any_recording = any_newton = any_careful = any_gentle = any_steady = false;
+    newton = recording = to_old = to_predicted = to_wet = to_full = to_drained = Mask<V>{};
+    any_guess = any_restart = any_recording = any_newton = any_careful = any_gentle = any_steady = false;
     accuracy = round_off = V{};
     for (int lane = 0; lane < W; ++lane) {
       const LaneControl& s = control[lane];
@@ -209,16 +208,16 @@ class ColumnForward {
       }
       any_recording |= s.move == Move::from_old && !s.has_rate;
       put_mask(recording, lane, s.move == Move::from_old && !s.has_rate);
-      put_mask(search, lane, s.restarted);
-      const bool slow = s.iteration >= 4 && (s.iteration & 2) == 0;
+      const bool slow = s.iteration >= 4 && ((s.iteration & 2) == 0 || (s.restarted && s.cut_in_turn > 2));
       put_mask(gentle, lane, slow);
       any_gentle |= slow;
-      // That matrix is column-wise diagonally dominant, so its updates do not run in circles where kr is steep; the full
-      // one converges quadratically. A restart takes four of each in turn, and only the former once cutting has not helped.
-      const bool steadied = s.restarted && (s.cut_in_turn > 2 || (s.iteration & 4) == 0);
+      // With all the slope of a face's kr at the cell that the water leaves, the matrix is column-wise diagonally
+      // dominant: its updates settle where the true ones run in circles, but they converge linearly only. So a restart
+      // takes 24 of these and 8 of the others in turn.
+      const bool steadied = s.restarted && (s.iteration & 31) < 24;
       put_mask(steady, lane, steadied);
       any_steady |= steadied;
-      any_search |= s.restarted;
+      any_restart |= s.restarted && s.move != Move::newton;
       switch (s.move) {
         case Move::idle:
           continue;
@@ -232,10 +231,6 @@ class ColumnForward {
           break;
         case Move::predict:
           put_mask(to_predicted, lane, true);
-          any_guess = true;
-          break;
-        case Move::shorten:
-          put_mask(to_shortened, lane, true);
           any_guess = true;
           break;
         case Move::from_wet:
@@ -253,16 +248,14 @@ class ColumnForward {
       }
       // A first guess is taken as it is only when it is exact to round-off. Round-off is weighed in the first guess and
       // once Newton has had time to converge without it.
-      const bool iterated = s.move == Move::newton || s.move == Move::shorten;
+      const bool iterated = s.move == Move::newton;
       const bool careful = !iterated || s.iteration >= kCarefulFrom;
       if (iterated) put(accuracy, lane, static_cast<R>(p.tolerance / s.dt));
       if (careful) put(round_off, lane, R(200) * std::numeric_limits<R>::epsilon());
       any_careful |= careful;
       busy = true;
     }
-    if (any_guess)
-      guess = mask_or(mask_or(to_old, to_predicted),
-                      mask_or(mask_or(to_wet, to_shortened), mask_or(to_full, to_drained)));
+    if (any_guess) guess = mask_or(mask_or(to_old, to_predicted), mask_or(to_wet, mask_or(to_full, to_drained)));
     return busy;
   }
 
@@ -310,11 +303,7 @@ class ColumnForward {
     norm2 = omega_sum = uptake = V{};
     V root_rate{}, omega_slope{};
     if (p.roots) {
-      if (any_search) {
-        const auto fresh = mask_and(newton, search);
-        omega_base = select(fresh, omega, omega_base), omega_step = select(fresh, d_omega, omega_step);
-      }
-      omega = select(newton, omega + d_omega, select(to_shortened, omega_base + share * omega_step, omega_old));
+      omega = select(newton, omega + d_omega, omega_old);
       const auto limited = omega > omega_c;
       root_rate = transpiration / select(limited, omega, omega_c);
       omega_slope = select(limited, -root_rate / select(limited, omega, broadcast<V>(1)), V{});
@@ -364,8 +353,9 @@ class ColumnForward {
         Mean<V> m =
             kUp ? face_mean(mean, kr_before, s.kr, fall <= V{}) : face_mean(mean, s.kr, kr_before, fall <= V{});
         if (any_steady) {
-          m.k_a = select(mask_and(steady, fall > V{}), V{}, m.k_a);
-          m.k_b = select(mask_and(steady, fall <= V{}), V{}, m.k_b);
+          const V slope = m.k_a + m.k_b;
+          m.k_a = select(steady, select(fall > V{}, V{}, slope), m.k_a);
+          m.k_b = select(steady, select(fall > V{}, slope, V{}), m.k_b);
         }
         const V tk = t * m.k, tf = t * fall;
         const V q = -tk * fall;
@@ -453,7 +443,7 @@ class ColumnForward {
     if (any_newton) {
       x = c.rhs(k) - c.elim(k) * x;
       if constexpr (kBorder) x = x - c.border(k) * d_omega;
-      psi = move(k, psi, x);
+      psi = select(newton, newton_head(k, psi, x), psi);
     }
     return any_guess ? select(guess, first_guess(k), psi) : psi;
   }
@@ -462,22 +452,11 @@ class ColumnForward {
   DGPDE_HD V first_guess(int64_t k) {
     const V psi_old = c.psi_old(k);
     V psi = select(to_predicted, predicted_head(k, psi_old), psi_old);
-    if (any_search) {
+    if (any_restart) {
       psi = select(to_wet, vmax(psi_old, -V(c.wet(k))), psi);
       psi = select(to_full, vmax(psi_old, broadcast<V>(p.gravity * depth(k))), psi);
-      psi = select(to_drained, vmin(psi_old, -V(c.wet(k))), psi);
-      psi = select(to_shortened, c.base_psi(k) + share * (c.target_psi(k) - c.base_psi(k)), psi);
-    }
-    return psi;
-  }
-
-  // Newton lanes go to their new head.
-  DGPDE_HD V move(int64_t k, V before, V x) {
-    const V psi = select(newton, newton_head(k, before, x), before);
-    if (any_search) {
-      const auto fresh = mask_and(newton, search);
-      c.base_psi(k) = select(fresh, before, V(c.base_psi(k)));
-      c.target_psi(k) = select(fresh, psi, V(c.target_psi(k)));
+      const V level = broadcast<V>(p.gravity * (depth(k) - depth(p.nz - 1)));
+      psi = select(to_drained, vmin(psi_old, level - share * c.wet(p.nz - 1)), psi);
     }
     return psi;
   }
@@ -542,27 +521,36 @@ class ColumnForward {
   }
 
   // Where the slope of kr is unbounded at saturation the update is applied in u = h^e, in which kr is almost linear; u
-  // falls to a tenth at most before the cell saturates, unless the update goes far beyond.
+  // falls to a tenth at most before the cell saturates, unless the update goes far beyond. In a restart it grows by no
+  // more than 0.2 of its value at the wet suction.
   DGPDE_HD V near_saturation(V h, V x, V wet, V sharp) const {
     const V one = broadcast<V>(1);
     const V hs = select(h > V{}, h, one);
     const V growth = one - sharp * x / hs;
-    const V least = least_suction(wet, sharp);
-    const auto passes = mask_or(growth < R(-1), mask_and(growth < V{}, hs <= least));
+    const V least = suction_of(wet, sharp, R(-18));
     const V exponent = vmax(vmin(vlog(vmax(growth, broadcast<V>(0.1))) / sharp, broadcast<V>(80)), broadcast<V>(-80));
-    return select(passes, V{}, -vmax(vmin(hs * vexp(exponent), R(3) * wet), least));
+    V most = R(3) * wet;
+    if (any_steady) {
+      const V u = vexp(sharp * vlog(hs / wet)) + R(0.2);
+      most = select(mask_and(steady, u < one), wet * vexp(vlog(u) / sharp), most);
+    }
+    const V next = vmax(vmin(hs * vexp(exponent), most), select(growth < V{}, least, V{}));
+    // 1 - kr is less than round-off of kr
+    const auto full = next < suction_of(wet, sharp, sizeof(R) == 8 ? R(-36) : R(-16));
+    const auto passes = mask_or(growth < R(-1), mask_and(growth < V{}, hs <= least));
+    return select(mask_or(passes, full), V{}, -next);
   }
 
-  // Suction at which h^e has all but vanished.
-  DGPDE_HD V least_suction(V wet, V sharp) const {
-    return wet * vexp(vmax(R(-18) / sharp, broadcast<V>(sizeof(R) == 8 ? -440.0 : -55.0)));
+  // Suction at which ln h^e has fallen by so much below that of the wet suction.
+  DGPDE_HD V suction_of(V wet, V sharp, R log_u) const {
+    return wet * vexp(vmax(log_u / sharp, broadcast<V>(sizeof(R) == 8 ? -660.0 : -55.0)));
   }
 
   // How far a full cell dries in a gentle iteration: just so far that its storage or the slope of kr is seen. Without
   // it a column without elastic storage that ceases to be fed jumps between full and far too dry.
   DGPDE_HD V first_suction(int64_t k) const {
     const V kink = c.kink(k), wet = c.wet(k), sharp = c.sharp(k);
-    return select(kink > V{}, R(1.01) * kink, select(sharp < R(1), least_suction(wet, sharp), R(0.1) * wet));
+    return select(kink > V{}, R(1.01) * kink, select(sharp < R(1), suction_of(wet, sharp, R(-18)), R(0.1) * wet));
   }
 
   // The rates of the last two steps, carried on; the second order moves a guess by half of the first at most.
@@ -599,7 +587,7 @@ class ColumnForward {
         put_mask(done, lane, true);
         any_done = true;
       } else {
-        s.carry_on(p, norm, finite);
+        s.carry_on(p, finite);
       }
     }
     if (!any_done) return;

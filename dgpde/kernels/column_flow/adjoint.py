@@ -100,6 +100,7 @@ def run_adjoint(
             strides = (value.stride(0), 0, 0) if name == "soil.table" else strides_tzn(name, value)
             io.set_gradient(group, slot, value.data_ptr(), *strides)
         backend.adjoint(native, io, history)
+        del history  # before the next one is made
         resume = True
 
     if bool(failed.any()):
@@ -175,4 +176,5 @@ def run_tangent(
                 io.set_tangent(group, slot, value.data_ptr(), *strides_tzn(name, value))
             keep.append(value)
         backend.tangent(native, io, history)
+        del history
     return outputs

@@ -167,7 +167,10 @@ class Trajectory:
         return out.result
 
     def replays(self, inputs: dict[str, Tensor], backwards: bool) -> Iterator[Replay]:
-        """The segments with their histories; those that were not kept are run again."""
+        """The segments with their histories; those that were not kept are run again.
+
+        Who walks them deletes a history before asking for the next, so that there is one at a time.
+        """
         order = range(len(self.cuts))
         for index in reversed(order) if backwards else order:
             cut = self.cuts[index]
@@ -178,8 +181,7 @@ class Trajectory:
             assert self.states is not None
             part = self._segment(inputs, cut, self.states.get(index))
             scratch = allocate_outputs(self.problem, inputs)
-            history = self.backend.forward(segment_problem(self.problem, cut), part, scratch, cut, True)
-            yield cut, part, history
+            yield cut, part, self.backend.forward(segment_problem(self.problem, cut), part, scratch, cut, True)
 
     def _start(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         psi0 = inputs["psi0"]
