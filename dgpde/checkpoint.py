@@ -227,7 +227,9 @@ def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor], probe: int) 
         least = least_steps(problem)
         steps = torch.stack([least[cut.first : cut.last].sum() for cut in cuts])[:, None, None]
     block = memory["rows_per_block"]
-    rows = torch.ceil((steps.amax(dim=2) + 1) / block) * block  # of each group, which are those of its longest run
+    rows = (
+        torch.ceil((steps.amax(dim=2) + 1) / block) * block
+    )  # of each group, which are those of its longest run
     history = int(rows.mean(dim=1).max() * memory["history_row"])
     kept = 0 if len(cuts) == 1 else len(cuts) * (size * n * (nz + 1) + 12 * n)
     gradients = sum(

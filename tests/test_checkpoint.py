@@ -172,7 +172,9 @@ def test_plan_of_adaptive_steps(n: int, every: int | None) -> None:
     spread = torch.linspace(0.0, 1.0, n, dtype=torch.float64)
     flow = dgpde.Richards(
         dgpde.Grid.columns(n=n, dz=[0.05] * 20),
-        dgpde.VanGenuchten(0.05, 0.42, alpha=1.0 + 6.0 * spread, n=1.4 + spread.flip(0), k_sat=10 ** (-6 + spread)),
+        dgpde.VanGenuchten(
+            0.05, 0.42, alpha=1.0 + 6.0 * spread, n=1.4 + spread.flip(0), k_sat=10 ** (-6 + spread)
+        ),
         boundaries={
             "top": dgpde.Atmosphere(dgpde.Series(2e-6 * (torch.arange(24) % 6 == 0)), 2e-8, psi_min=-100.0),
             "bottom": dgpde.FreeDrainage(),
