@@ -2,8 +2,8 @@
 
 Prints a table and writes benchmarks/results/robustness.json: for all columns, each seed and each stratum
 (kind of boundary, initial state, air entry, smallest n, ...) how many fail, are cut or restarted, and Newton
-iterations a step. A column also counts as failed when it takes more than `--max-steps` accepted steps. The columns are those of
-tests/hard_columns.py, the same on every machine.
+iterations a step. A column also counts as failed when it takes more than `--max-steps` accepted steps. The columns
+are those of tests/hard_columns.py, the same on every machine.
 """
 
 from __future__ import annotations
