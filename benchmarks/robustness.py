@@ -1,9 +1,9 @@
-"""How the column engine fares on 2,000 random hard columns: `python -m benchmarks.robustness`.
+"""How the column engine fares on four times 2,000 random hard columns: `python -m benchmarks.robustness`.
 
-Prints a table and writes benchmarks/results/robustness.json: for all columns and for each stratum (kind of boundary,
-initial state, air entry, smallest n, ...) how many fail, are cut or restarted, and Newton iterations a step. A column
-also counts as failed when it takes more than `--max-steps` accepted steps. The columns are those of
-tests/hard_columns.py, the same on every machine.
+Prints a table and writes benchmarks/results/robustness.json: for all columns, each seed and each stratum
+(kind of boundary, initial state, air entry, smallest n, ...) how many fail, are cut or restarted, and Newton
+iterations a step. A column also counts as failed when it takes more than `--max-steps` accepted steps. The columns
+are those of tests/hard_columns.py, the same on every machine.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ RESULT = ROOT / "benchmarks" / "results" / "robustness.json"
 BALANCE = 1e-9  # of the water moved
 
 
-def measure(columns: int, seed: int, max_steps: int) -> tuple[dict[str, NDArray[Any]], dict[str, list[str]]]:
-    """Counts [columns] by name, and the labels [columns] of each stratum."""
+def measure(
+    columns: int, seeds: list[int], max_steps: int
+) -> tuple[dict[str, NDArray[Any]], dict[str, list[str]]]:
+    """Counts [seeds * columns] by name, and the labels of each stratum, the seed among them."""
     counts: dict[str, list[NDArray[Any]]] = {}
     labels: dict[str, list[str]] = {}
-    for group in hard_columns(columns, seed):
+    groups = ((seed, group) for seed in seeds for group in hard_columns(columns, seed))
+    for number, group in groups:
         with torch.no_grad():
             run = group.solve(max_steps=max_steps)
         found = {
@@ -44,7 +47,7 @@ def measure(columns: int, seed: int, max_steps: int) -> tuple[dict[str, NDArray[
         }
         for name, value in found.items():
             counts.setdefault(name, []).append(value.numpy())
-        for name, values in group.labels.items():
+        for name, values in ({"seed": [str(number)] * group.n} | group.labels).items():
             labels.setdefault(name, []).extend(values)
     return {name: np.concatenate(values) for name, values in counts.items()}, labels
 
@@ -78,12 +81,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--columns", type=int, default=COLUMNS)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--max-steps", type=int, default=5000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     begun = time.process_time()
-    counts, labels = measure(arguments.columns, arguments.seed, arguments.max_steps)
+    counts, labels = measure(arguments.columns, arguments.seeds, arguments.max_steps)
     seconds = time.process_time() - begun
     rows = {"all": summary(counts, np.full(counts["status"].shape, True))}
     for stratum, values in labels.items():
@@ -99,11 +102,11 @@ def main() -> None:
             f"{row['balance open']:14.0f}"
         )
     failed = [
-        {"column": int(i), "status": int(counts["status"][i])}
+        {"column": int(i) % arguments.columns, "status": int(counts["status"][i])}
         | {name: values[i] for name, values in labels.items()}
         for i in np.flatnonzero(counts["status"] != 0)
     ]
-    result = {"seed": arguments.seed, "max_steps": arguments.max_steps, "processor_seconds": seconds}
+    result = {"seeds": arguments.seeds, "max_steps": arguments.max_steps, "processor_seconds": seconds}
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(surroundings() | result | {"rows": rows, "failed": failed}, indent=1) + "\n")
     print(f"{seconds:.1f} processor seconds; written to {RESULT.relative_to(ROOT)}")

@@ -130,7 +130,7 @@ class Plan:
 
     Attributes:
         steps: accepted steps of a column; exact with dt_fixed, else the mean of the columns that were probed.
-        outputs: results of the forward run.
+        outputs: results of the forward run, and the state that it carries along.
         work: scratch memory of the kernels.
         history: accepted states kept on the device for the backward sweep.
         checkpoints: states kept at the policy's places.
@@ -212,7 +212,10 @@ def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor], probe: int) 
     options = problem.options
     size = inputs["psi0"].element_size()
     n, nz, t = problem.n, problem.nz, problem.intervals
-    outputs = size * n * (len(problem.save) * nz + (t + 1) + 4 * t) + n * (9 * 8 + 4)
+    # psi where it is saved and at both ends of a segment; ponding, fluxes, runoff, uptake; the report
+    outputs = size * n * ((len(problem.save) + 2) * nz + (t + 1) + 4 * t) + n * (9 * 8 + 4)
+    if problem.top == "atmosphere":
+        outputs += 3 * size * n * t  # evaporation, and what it is computed from
     backend = choose_backend(inputs["psi0"], options.backend)
     if backend is None:  # the reference keeps autograd's own graph, which is not planned
         raise ValueError("backend: 'reference' leaves its memory to autograd; plan a native backend")
@@ -224,7 +227,9 @@ def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor], probe: int) 
         least = least_steps(problem)
         steps = torch.stack([least[cut.first : cut.last].sum() for cut in cuts])[:, None, None]
     block = memory["rows_per_block"]
-    rows = torch.ceil((steps.amax(dim=2) + 1) / block) * block  # of each group, which are those of its longest run
+    rows = (
+        torch.ceil((steps.amax(dim=2) + 1) / block) * block
+    )  # of each group, which are those of its longest run
     history = int(rows.mean(dim=1).max() * memory["history_row"])
     kept = 0 if len(cuts) == 1 else len(cuts) * (size * n * (nz + 1) + 12 * n)
     gradients = sum(

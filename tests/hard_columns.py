@@ -286,3 +286,46 @@ def _theta(soil: dict[str, Array], psi: Array) -> Array:
 def _class(value: float, bounds: dict[float, str]) -> str:
     """Name of the first bound above the value."""
     return next(name for bound, name in bounds.items() if value < bound)
+
+
+def near_saturation(
+    bottom: str, face_mean: str, roots: bool, n: int
+) -> tuple[dgpde.Richards, Tensor, Tensor]:
+    """Columns under rain of 0.9 to 1.1 k_sat in hourly intervals over two days, without air entry: model, psi0, times.
+
+    Drawn for each column: n 1.1-1.5, alpha 0.5-8 /m, k_sat 1e-8-1e-5 m/s, half of them on another layer (k_sat up to 10
+    times more or less); rain for 6-36 h, then evaporation and one more shower; psi0 -0.3 to -50 m. ``bottom`` is
+    "free drainage" or "head" (-0.5, 0 or 0.3 m).
+    """
+    hours, nz = 48, 50
+    draw = np.random.default_rng(0)
+    exponent = np.tile(draw.uniform(1.1, 1.5, n), (nz, 1))
+    k_sat = np.tile(10.0 ** draw.uniform(-8.0, -5.0, n), (nz, 1))
+    rate = draw.uniform(0.9, 1.1, n) * k_sat[0]
+    below = np.arange(nz)[:, None] < np.where(draw.random(n) < 0.5, draw.integers(5, nz - 5, n), 0)
+    exponent = np.where(below, draw.uniform(1.1, 1.5, n), exponent)
+    k_sat = np.where(below, k_sat * 10.0 ** draw.uniform(-1.0, 1.0, n), k_sat)
+    hour = np.arange(hours)[:, None]
+    rain = rate * ((hour < draw.integers(6, 37, n)) | (hour == 42))
+    soil = dgpde.VanGenuchten(
+        theta_r=0.05,
+        theta_s=0.42,
+        alpha=torch.from_numpy(_log_uniform(draw, 0.5, 8.0, n)),
+        n=torch.from_numpy(exponent),
+        k_sat=torch.from_numpy(k_sat),
+    )
+    head = torch.from_numpy(draw.choice([-0.5, 0.0, 0.3], n))
+    psi0 = torch.from_numpy(np.tile(draw.choice([-0.3, -1.0, -5.0, -50.0], n), (nz, 1)))
+    flow = dgpde.Richards(
+        dgpde.Grid.columns(n, [0.02] * nz),
+        soil,
+        boundaries={
+            "top": dgpde.Atmosphere(
+                dgpde.Series(torch.from_numpy(rain)), 2e-8, psi_min=-150.0, ponding_max=0.01
+            ),
+            "bottom": dgpde.Head(head) if bottom == "head" else dgpde.FreeDrainage(),
+        },
+        sources=[dgpde.RootUptake(transpiration=5e-8, root_depth=0.5)] if roots else [],
+        face_mean=face_mean,
+    )
+    return flow, psi0, HOUR * torch.arange(hours + 1, dtype=torch.float64)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 import dgpde
+from dgpde.assembly import set_up
 from dgpde.checkpoint import Checkpoint, plan_columns
 from dgpde.kernels.column_flow.function import Trajectory, column_flow
 from dgpde.kernels.column_flow.problem import ColumnProblem
@@ -163,6 +164,44 @@ def test_files_of_a_disk_policy_go_with_the_graph(tmp_path: Path) -> None:
     psi.sum().backward()
     del kept, psi
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("n", "every"), [(1, None), (129, None), (129, 5)])
+def test_plan_of_adaptive_steps(n: int, every: int | None) -> None:
+    """Columns of many soils under rain: the probed columns tell the history to 10 %, exactly when all are probed."""
+    spread = torch.linspace(0.0, 1.0, n, dtype=torch.float64)
+    flow = dgpde.Richards(
+        dgpde.Grid.columns(n=n, dz=[0.05] * 20),
+        dgpde.VanGenuchten(
+            0.05, 0.42, alpha=1.0 + 6.0 * spread, n=1.4 + spread.flip(0), k_sat=10 ** (-6 + spread)
+        ),
+        boundaries={
+            "top": dgpde.Atmosphere(dgpde.Series(2e-6 * (torch.arange(24) % 6 == 0)), 2e-8, psi_min=-100.0),
+            "bottom": dgpde.FreeDrainage(),
+        },
+    )
+    times = 3600.0 * torch.arange(25, dtype=torch.float64)
+    options = SolveOptions(checkpoint=None if every is None else Checkpoint(every=every))
+    run = flow.solve(-2.0, times, options)
+    all_probed, some = (flow.plan(times, options, psi0=-2.0, probe=probe) for probe in (n, 24))
+    assert all_probed.steps == pytest.approx(float(run.stats.steps.double().mean()), abs=1.0)
+    setup = set_up(flow.words, -2.0, times, options, "all", 0.0)
+    problem, inputs = setup.span(0, 24, setup.problem.save)
+    inputs |= {"psi0": setup.psi0.requires_grad_(), "ponding0": setup.ponding0}
+    kept, _ = trajectory(problem, inputs)
+    tensors = {name: value.detach() for name, value in inputs.items()}
+    longest = max(history.nbytes for _, _, history in kept.replays(tensors, backwards=True))
+    assert all_probed.history == longest
+    assert some.history == pytest.approx(longest, rel=0.1)
+    assert some.backward > some.forward > some.outputs
+
+
+@pytest.mark.parametrize(("probe", "error"), [(0, ValueError), (2.0, TypeError), (True, TypeError)])
+def test_plan_refuses_other_probes(probe: object, error: type[Exception]) -> None:
+    soil = dgpde.VanGenuchten(theta_r=0.065, theta_s=0.41, alpha=7.5, n=1.89, k_sat=1.2e-5)
+    flow = dgpde.Richards(dgpde.Grid.columns(n=3, dz=[0.1] * 8), soil)
+    with pytest.raises(error, match=r"^probe must be"):
+        flow.plan([0.0, 3600.0], probe=probe)  # type: ignore[arg-type]
 
 
 def test_public_plan_and_policy() -> None:

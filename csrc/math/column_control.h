@@ -114,8 +114,10 @@ struct LaneControl {
   }
 
   // Each cell has converged but the column's sum has not: a few more iterations are spent on it.
-  DGPDE_HD bool balanced() const { return closings == kClosings; }
-  DGPDE_HD bool balance_tried() { return ++closings == kClosings; }
+  DGPDE_HD bool balance_tried() {
+    if (closings < kClosings) ++closings;
+    return closings == kClosings;
+  }
 
   DGPDE_HD void next_newton() {
     move = Move::newton;

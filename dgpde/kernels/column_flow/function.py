@@ -181,7 +181,11 @@ class Trajectory:
             assert self.states is not None
             part = self._segment(inputs, cut, self.states.get(index))
             scratch = allocate_outputs(self.problem, inputs)
-            yield cut, part, self.backend.forward(segment_problem(self.problem, cut), part, scratch, cut, True)
+            yield (
+                cut,
+                part,
+                self.backend.forward(segment_problem(self.problem, cut), part, scratch, cut, True),
+            )
 
     def _start(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         psi0 = inputs["psi0"]
