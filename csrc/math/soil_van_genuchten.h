@@ -10,7 +10,7 @@
 //   wet (y <= 1):  Se = E,             f^m = E q/(alpha h)       because y^m = y/(alpha h)
 //   dry (y >  1):  Se = E q alpha h,   f^m = E
 //
-// and A = 1 - f^m is taken as -expm1(log E) where it would cancel (dry). E^(1/2) and w = q^(1/2) (dry: (q alpha h)^(1/2))
+// and A = 1 - f^m is taken as -expm1(m log f) where it would cancel (dry, or n close to 1). E^(1/2) and w = q^(1/2) (dry: (q alpha h)^(1/2))
 // are what is computed, so that Se^(1/2) is at hand and nothing overflows. At h_e = 0 the derivatives in h_e are returned
 // as 0; the Python side refuses them there (for n < 2 dkr/dh_e is infinite).
 #pragma once
@@ -59,6 +59,8 @@ struct VanGenuchten {
     const V big_e = root_e * root_e;
     s.big_g = select(dry, big_e, big_e * w * w_ah);
     s.a = select(dry, -e * (e + R(2)), one - s.big_g);
+    const auto flat = mask_and(mask_not(dry), m < broadcast<V>(0.1));  // f^m is close to 1 down to small suctions
+    if (any(flat)) s.a = select(flat, -vexpm1_nonpositive(m * s.log_f), s.a);
     return s;
   }
 
