@@ -23,7 +23,7 @@ struct PackRows {
   static constexpr int64_t kRowsPerBlock = 8;
   std::vector<Block> blocks;
   std::vector<int64_t> counts;  // rows of each lane
-  std::vector<char> complete;   // whether the lane reached the end of its last interval
+  std::vector<char> complete;   // whether the lane's last row ends its interval
 
   char* row(int64_t r, int64_t bytes) {
     while (r >= static_cast<int64_t>(blocks.size()) * kRowsPerBlock) {

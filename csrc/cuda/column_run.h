@@ -27,7 +27,7 @@ struct DeviceHistory {
   const int32_t* granted = nullptr;  // [groups] blocks
   int64_t groups = 0;
   int64_t* counts = nullptr;    // [n] rows
-  int32_t* complete = nullptr;  // [n] whether the column reached the end of its last interval
+  int32_t* complete = nullptr;  // [n] whether the column's last row ends its interval
 };
 
 struct ColumnRun {

@@ -77,8 +77,9 @@ class ColumnForward : ColumnMoves<V> {
     }
     for (int lane = 0; lane < W; ++lane)
       if (lanes.owns(lane)) {
-        control[lane].report(out, lanes.column(lane));
-        history.finish(lane, control[lane].status == kFinished);
+        const LaneControl& s = control[lane];
+        s.report(out, lanes.column(lane));
+        history.finish(lane, s.status == kFinished || s.interval_steps == 0);
       }
     if (out.psi_end) {
       Mask<V> own{};
