@@ -12,7 +12,6 @@ from dgpde.kernels.flow_stencil.problem import Evaluation, Stencil, Step, source
 from dgpde.linear_standin import LinearSolver, StencilMatrix
 from dgpde.options import SolveOptions
 
-ROUND_OFF = 200.0 * torch.finfo(torch.float64).eps
 MEMORY = 5  # residual norms that the line search looks back on
 HALVINGS = 3
 CLOSINGS = 8  # iterations that serve only the balance of the whole field, at most
@@ -71,13 +70,13 @@ class Newton:
         self._matrix_dt: float | None = None  # of the linear problem whose matrix the solver holds
 
     def solve(self, step: Step, guess: Tensor) -> Outcome:
-        """Newton from the guess; when it fails, once more from the wet side with a line search."""
+        """Newton from the guess; when it fails, once more from the wet side."""
         limit = self.options.max_newton
-        outcome = self._newton(step, guess, limit, search=False)
+        outcome = self._newton(step, guess, limit)
         if outcome.converged or self.stencil.problem.linear:
             return outcome
         self.work.restarts += 1
-        again = self._newton(step, self._restart(step), 2 * limit, search=True)
+        again = self._newton(step, self._restart(step), 2 * limit)
         again.restarted = True
         return again
 
@@ -87,61 +86,62 @@ class Newton:
             return torch.maximum(step.psi, -self.wet)
         return torch.minimum(step.psi, -self.wet)
 
-    def _newton(self, step: Step, guess: Tensor, limit: int, search: bool) -> Outcome:
-        stencil, linear = self.stencil, self.stencil.problem.linear
-        psi, now = guess, stencil.evaluate(step, guess, True)
+    def _newton(self, step: Step, guess: Tensor, limit: int) -> Outcome:
+        """Newton with a non-monotone line search."""
+        linear = self.stencil.problem.linear
+        psi, now = guess, self._evaluate(step, guess)
         norm, norms = math.inf, []
         forcing, closings = LOOSEST, 0
         for iteration in range(limit + 1):
-            before, norm = norm, float(now.residual.norm())
+            before, norm = norm, now.norm
             if not math.isfinite(norm):
                 return Outcome(psi, now, False, False, iteration, False, self._not_finite(now))
-            excess = self._excess(now, step.dt, exact=iteration == 0)
-            if excess is None:
+            # a first guess must be right to round-off
+            done = (now.exact if iteration == 0 else now.beyond) <= 0.0
+            if done:
                 closings += 1
                 if closings == CLOSINGS or self._balanced(step, psi, now):
                     return Outcome(psi, now, True, True, iteration, False, -1)
             if iteration == limit:
                 break
             norms = [*norms[1 - MEMORY :], norm]
-            forcing = self._forcing(norm, before, forcing, step.dt, closing=excess is None)
+            forcing = self._forcing(norm, before, forcing, step.dt, closing=done)
             update = self._update(now, step.dt, forcing)
             if not bool(torch.isfinite(update).all()):
                 return Outcome(psi, now, False, False, iteration, False, self._not_finite(now))
             self.work.newton += 1
-            target = psi + update if linear else stencil.move(psi, update, now)
-            psi, now = self._along(step, psi, target, max(norms), search)
+            target = psi + update if linear else self.stencil.move(psi, update, now)
+            psi, now = self._along(step, psi, target, max(norms))
         worst = int((now.residual.abs() * step.dt - self.allowed).argmax())
         return Outcome(psi, now, False, True, limit, False, worst)
 
-    def _along(
-        self, step: Step, psi: Tensor, target: Tensor, ceiling: float, search: bool
-    ) -> tuple[Tensor, Evaluation]:
-        """The target, or with a search the first of 1, 1/2, 1/4, 1/8 of the way whose residual is below the
-        ceiling; the best of them when none is.
+    def _evaluate(self, step: Step, psi: Tensor) -> Evaluation:
+        # the solver may hold the matrix of a linear problem already
+        known = self.stencil.problem.linear and self._matrix_dt == step.dt
+        return self.stencil.evaluate(step, psi, self.allowed, not known)
+
+    def _along(self, step: Step, psi: Tensor, target: Tensor, ceiling: float) -> tuple[Tensor, Evaluation]:
+        """The first of 1, 1/2, 1/4, 1/8 of the way whose residual is below the ceiling; the best of them when none
+        is.
         """
-        best, now = target, self.stencil.evaluate(step, target, True)
-        if not search:
-            return best, now
-        norm = float(now.residual.norm())
-        share = 1.0
+        best, now = target, self._evaluate(step, target)
+        norm, share = now.norm, 1.0
         for _ in range(HALVINGS):
             if norm <= ceiling:
                 break
             share *= 0.5
             trial = psi + share * (target - psi)
-            there = self.stencil.evaluate(step, trial, True)
-            found = float(there.residual.norm())
-            if found < norm or not math.isfinite(norm):
-                best, now, norm = trial, there, found
+            there = self._evaluate(step, trial)
+            if there.norm < norm or not math.isfinite(norm):
+                best, now, norm = trial, there, there.norm
         return best, now
 
     def _update(self, now: Evaluation, dt: float, tolerance: float) -> Tensor:
         """-J^-1 F, as far as the tolerance asks for."""
         problem = self.stencil.problem
-        assert now.matrix is not None
         # The matrix of a linear problem depends on the step's length alone.
         if not problem.linear or self._matrix_dt != dt:
+            assert now.matrix is not None
             self.solver.setup(StencilMatrix(now.matrix, symmetric=problem.symmetric))
             self._matrix_dt = dt
         result = self.solver.solve(-now.residual, tolerance=tolerance)
@@ -163,22 +163,14 @@ class Newton:
             forcing = max(forcing, 0.9 * last**2)
         return min(LOOSEST, max(forcing, enough))
 
-    def _excess(self, now: Evaluation, dt: float, exact: bool) -> float | None:
-        """None when every cell has converged. A first guess (``exact``) must be right to round-off."""
-        bound = ROUND_OFF * now.magnitude
-        if not exact:
-            bound = bound + self.allowed / dt
-        over = float((now.residual.abs() - bound).max())
-        return None if over <= 0.0 else over
-
     def _balanced(self, step: Step, psi: Tensor, now: Evaluation) -> bool:
         """Whether the residuals of all cells together are small against the water that moves."""
         gain, inflow, source = water(self.stencil, step, psi, now)
         moved = float(gain.abs().sum()) + step.dt * (
             sum(float(part.abs().sum()) for part in inflow.values()) + source[1]
         )
-        error = abs(float(now.residual.sum())) * step.dt
-        noise = 4.0 * torch.finfo(torch.float64).eps * float(now.magnitude.sum()) * step.dt
+        error = abs(now.total) * step.dt
+        noise = 4.0 * torch.finfo(torch.float64).eps * now.magnitude * step.dt
         return error <= self.options.tolerance * moved + noise
 
     def _not_finite(self, now: Evaluation) -> int:

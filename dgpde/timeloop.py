@@ -162,7 +162,7 @@ def run_interval(
     while True:
         step = Step(interval, control.dt, state.psi, theta, state.ponding)
         if judged and rate_theta is None:
-            flow = stencil.evaluate(step, state.psi, False).residual  # the storage terms vanish there
+            flow = stencil.evaluate(step, state.psi, newton.allowed, False).residual  # the storage terms vanish there
             rate_theta = -flow / torch.where(volume > 0.0, volume, 1.0)
         outcome = newton.solve(step, _guess(step, rate_psi))
         if not outcome.converged:

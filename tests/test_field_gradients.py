@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 import dgpde
 from dgpde.trajectory import field_flow
 
-BACKENDS = ("reference",)
+BACKENDS = ("cpu", "reference")
 
 
 def leaves_of(case: Case) -> Tensors:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dgpde.kernels.flow_stencil.cpu import CpuStencil
 from dgpde.kernels.flow_stencil.problem import Stencil, StencilProblem
 from dgpde.kernels.flow_stencil.reference import ReferenceStencil
 
@@ -29,4 +30,6 @@ def choose_stencil(
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None for a field, it is {name!r}")
     if device.type != "cpu":
         raise ValueError(f"backend: the field engine runs on the CPU, these tensors are on {device}; move them")
-    return ReferenceStencil, "reference"
+    if name == "reference":
+        return ReferenceStencil, "reference"
+    return CpuStencil, None

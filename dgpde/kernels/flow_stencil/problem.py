@@ -21,6 +21,7 @@ PRESCRIBED = {"head": "psi", "atmosphere": "psi_min"}  # the head at which a sid
 DARCY = ("head", "free_drainage", "seepage_face", "atmosphere")  # sides that need a transmissivity
 IDENTITY = 1e-9  # m2/s, the diagonal of a cell that is not active: small, so that aggregates do not feel it
 LINEAR = ("head", "flux", "free_drainage", "general_head")  # in a saturated medium
+ROUND_OFF = 200.0 * torch.finfo(torch.float64).eps  # of a residual, relative to the sum of its terms' magnitudes
 COEFFICIENTS = ("diag", "below", "above", "south", "north", "west", "east")
 
 _SIDE_CELLS: dict[str, tuple[slice | int, ...]] = {
@@ -185,7 +186,11 @@ class Evaluation(NamedTuple):
 
     Attributes:
         residual: [nz, ny, nx] m3/s.
-        magnitude: [nz, ny, nx] m3/s, the sum of the magnitudes of its terms (their round-off).
+        norm: its 2-norm.
+        beyond, exact: by how much it is beyond what is accepted and round-off, and beyond round-off alone, in the
+            worst cell, m3/s; 0 or less when no cell is.
+        total: its sum.
+        magnitude: sum of the magnitudes of all its terms, m3/s.
         theta, capacity: [nz, ny, nx], and its slope in psi [1/m].
         flux: by side, [*side] m/s into the domain.
         ponding, runoff: [ny, nx] m at the end of the step, and m/s.
@@ -193,7 +198,11 @@ class Evaluation(NamedTuple):
     """
 
     residual: Tensor
-    magnitude: Tensor
+    norm: float
+    beyond: float
+    exact: float
+    total: float
+    magnitude: float
     theta: Tensor
     capacity: Tensor
     flux: dict[str, Tensor]
@@ -253,8 +262,11 @@ class Stencil(Protocol):
     def wet_suction(self) -> Tensor:
         """Suction near the inflection of theta(psi), [nz, ny, nx] m."""
 
-    def evaluate(self, step: Step, psi: Tensor, matrix: bool) -> Evaluation:
-        """The equations of the step at psi; with the Jacobian when ``matrix``."""
+    def evaluate(self, step: Step, psi: Tensor, allowed: Tensor, matrix: bool) -> Evaluation:
+        """The equations of the step at psi; with the Jacobian when ``matrix``.
+
+        ``allowed``: residual times dt that is accepted, [nz, ny, nx] m3.
+        """
 
     def move(self, psi: Tensor, update: Tensor, now: Evaluation) -> Tensor:
         """Where a Newton update leads from psi, whose equations are ``now``; see ``reference_path``."""

@@ -23,6 +23,7 @@ from dgpde.kernels.flow_stencil.problem import (
     AXES,
     IDENTITY,
     PRESCRIBED,
+    ROUND_OFF,
     SIDES,
     Cotangents,
     Evaluation,
@@ -220,16 +221,21 @@ class ReferenceStencil:
         found = wet_suction(problem.relation, problem.variant, _soil(problem, self.inputs), problem.knots)
         return found.expand(problem.shape)
 
-    def evaluate(self, step: Step, psi: Tensor, matrix: bool) -> Evaluation:
+    def evaluate(self, step: Step, psi: Tensor, allowed: Tensor, matrix: bool) -> Evaluation:
         """The equations at psi."""
         with torch.no_grad():
             found = terms(self.problem, self.inputs, step, psi, (step.theta, step.psi, step.ponding))
         found_matrix, capacity = jacobian(self.problem, self.inputs, step, psi)
+        size = found.residual.abs() - ROUND_OFF * found.magnitude
         outputs = dict(found.outputs)
         ponding, runoff = outputs.pop("ponding"), outputs.pop("runoff")
         return Evaluation(
             found.residual,
-            found.magnitude,
+            float(found.residual.norm()),
+            float((size - allowed / step.dt).max()),
+            float(size.max()),
+            float(found.residual.sum()),
+            float(found.magnitude.sum()),
             found.theta,
             capacity,
             outputs,
