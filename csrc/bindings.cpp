@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cpu/dispatch.h"
+#include "cpu/linear_bindings.h"
 #include "cpu/soil_bindings.h"
 #include "cpu/thread_bindings.h"
 
@@ -233,6 +234,7 @@ PYBIND11_MODULE(_C, m) {
         py::arg("threads"));
   bind_problem(m);
   dgpde::bind_soil(m);
+  dgpde::bind_linear(m);
   dgpde::bind_threads(m);
   m.def(
       "column_forward",

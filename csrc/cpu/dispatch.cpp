@@ -99,6 +99,8 @@ void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHisto
 
 void soil_run(const SoilCall& call) { DGPDE_DISPATCH(soil_run(call)) }
 
+LinearEngine* linear_engine() { DGPDE_DISPATCH(linear_engine()) }
+
 void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
                     int threads) {
   DGPDE_DISPATCH(column_adjoint(p, io, history, single, threads))
