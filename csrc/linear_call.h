@@ -25,7 +25,7 @@ struct LinearOptions {
 enum class LinearStatus : int { converged, iterations, breakdown, pivot, not_finite, stagnated };
 
 struct LinearReport {
-  int64_t iterations = 0;  // applications of the preconditioner in CG, half of them in BiCGStab
+  int64_t iterations = 0;  // applications of the preconditioner
   double residual = 0;     // ||b - A x|| / ||b||, from x
   LinearStatus status = LinearStatus::converged;
 };

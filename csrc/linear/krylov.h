@@ -1,5 +1,5 @@
-// Krylov iterations in float64 around the float32 hierarchy: conjugate gradients for symmetric matrices, BiCGStab (van der
-// Vorst 1992, right preconditioned) for all others.
+// Krylov iterations in float64 around the float32 hierarchy: conjugate gradients for symmetric matrices, flexible GMRES
+// (Saad 1993) for all others, restarted, its directions stored in float32.
 //
 // Vectors lie in the caller's order. Each pass over memory does all that it can: products with the matrix end in the dot products
 // that need them, updates of the residual hand it to the finest level, and corrections come back in the update that uses them.
@@ -11,19 +11,22 @@
 namespace dgpde {
 inline namespace DGPDE_ISA {
 
-typedef float HalfPackF __attribute__((vector_size(kPackBytes / 2)));
-
 struct Sums {
   double a = 0, b = 0;
 };
 
 // The vectors of a solve, kept from one solve to the next.
 struct Workspace {
-  Buffer<double> r, p, q, s, t;
-  Buffer<float> forth, back;  // preconditioned directions of BiCGStab
+  static constexpr int kRestart = 20;
+  Buffer<double> r, p, q;
+  Buffer<float> basis[kRestart + 1], direction[kRestart];  // of GMRES; each is there once an iteration has needed it
   Buffer<Sums> sums;
+  Buffer<double> dots;
   int64_t bytes() const {
-    return r.bytes() + p.bytes() + q.bytes() + s.bytes() + t.bytes() + forth.bytes() + back.bytes();
+    int64_t sum = r.bytes() + p.bytes() + q.bytes() + sums.bytes() + dots.bytes();
+    for (const auto& v : basis) sum += v.bytes();
+    for (const auto& v : direction) sum += v.bytes();
+    return sum;
   }
 };
 
@@ -74,7 +77,7 @@ class Krylov {
       if (form_ == Form::symmetric)
         conjugate_gradients(x, now, goal, report.iterations);
       else
-        bicgstab(x, now, goal, report.iterations);
+        gmres(x, now, goal, report.iterations);
     }
   }
 
@@ -175,7 +178,8 @@ class Krylov {
   }
 
   // A segment of a vector to b of the finest level, and of x of the finest level to the natural order.
-  DGPDE_HD void import(int64_t y, int64_t g, int64_t z, const double* from, int64_t n, double scale) {
+  template <class T>
+  DGPDE_HD void import(int64_t y, int64_t g, int64_t z, const T* from, int64_t n, double scale) {
     Level& l = m_.finest();
     alignas(64) float row[kSegment];
     for (int64_t i = 0; i < n; ++i) row[i] = static_cast<float>(scale * from[i]);
@@ -290,87 +294,134 @@ class Krylov {
     }
   }
 
-  // direction (float32, natural order) = (preconditioner) of what was imported; it stands for out * direction
-  double precondition(float* direction) {
-    m_.cycle(o_.gamma, o_.threads);
+  // A z = V H with V orthonormal: V in float32 (each with its scale), z = M v in float32, H in float64. Rounding V costs an iteration
+  // now and then, since the true residual is looked at before the end, and saves half the memory.
+  void gmres(double* x, double norm, double goal, int64_t& iterations) {
+    constexpr int m = Workspace::kRestart;
+    double h[m][m + 2], cosine[m], sine[m], rhs[m + 1], unit_v[m + 1], unit_z[m];
+    Buffer<double>&r = w_.r, &q = w_.q;
+    q.resize(a_.cells());
+    set_scale(norm);
+    float* v = next_basis(0);
     segments([&](int64_t y, int64_t g, int64_t z, int64_t i, int64_t n) {
-      alignas(64) float row[kSegment];
-      fetch(y, g, z, row);
-      std::memcpy(direction + i, row, static_cast<size_t>(n) * sizeof(float));
+      for (int64_t k = 0; k < n; ++k) v[i + k] = static_cast<float>(in_ * r[i + k]);
+      import(y, g, z, v + i, n, 1.0);
       return Sums();
     });
-    return out_;
-  }
-
-  void bicgstab(double* x, double norm, double goal, int64_t& iterations) {
-    Buffer<double>&r = w_.r, &p = w_.p, &v = w_.q, &t = w_.t, &shadow = w_.s;
-    const int64_t cells = a_.cells();
-    for (Buffer<double>* b : {&p, &v, &t, &shadow}) b->resize(cells);
-    w_.forth.resize(cells);
-    w_.back.resize(cells);
-    float *forth = w_.forth.data(), *back = w_.back.data();
-    rows([&](int64_t i, int64_t n) {
-      std::memcpy(&shadow[i], &r[i], static_cast<size_t>(n) * sizeof(double));
-      return Sums();
-    });
-    double rho = norm * norm, beta = 0, omega = 0;
-    for (bool first = true; norm > goal; first = false) {
-      if (iterations >= o_.max_iterations) return;
+    unit_v[0] = 1.0 / (norm * in_);
+    rhs[0] = norm;
+    int k = 0;
+    for (; k < m && norm > goal && iterations < o_.max_iterations; ++k) {
       ++iterations;
-      set_scale(norm);
+      m_.cycle(o_.gamma, o_.threads);
+      unit_z[k] = unit_v[k] * m_.scale();
+      float* direction = next_direction(k);
       segments([&](int64_t y, int64_t g, int64_t z, int64_t i, int64_t n) {
-        double* to = &p[i];
-        if (first)
-          std::memcpy(to, &r[i], static_cast<size_t>(n) * sizeof(double));
-        else
-          for (int64_t k = 0; k < n; ++k) to[k] = r[i + k] + beta * (to[k] - omega * v[i + k]);
-        import(y, g, z, to, n, in_);
+        alignas(64) float row[kSegment];
+        fetch(y, g, z, row);
+        std::memcpy(direction + i, row, static_cast<size_t>(n) * sizeof(float));
         return Sums();
       });
-      const double out_forth = precondition(forth);
-      const double along = product(forth, out_forth, v.data(), shadow.data()).a;
-      if (broken(along)) return;
-      const double alpha = rho / along;
-      norm = std::sqrt(segments([&](int64_t y, int64_t g, int64_t z, int64_t i, int64_t n) {
-                         double* to = &r[i];
-                         for (int64_t k = 0; k < n; ++k) to[k] -= alpha * v[i + k];
-                         import(y, g, z, to, n, in_);
-                         return Sums{dot_row(to, to, n), 0};
-                       }).a);
-      const double add_forth = alpha * out_forth / unit_;
-      if (norm <= goal) {
-        rows([&](int64_t i, int64_t n) {
-          for (int64_t k = i; k < i + n; ++k) x[k] += add_forth * forth[k];
-          return Sums();
-        });
+      const double whole = orthogonal_parts(direction, unit_z[k], k, h[k]);  // h[k][j] = (stored v_j) . A z
+      double rest = whole;
+      for (int j = 0; j <= k; ++j) {
+        h[k][j] *= unit_v[j];
+        rest -= h[k][j] * h[k][j];
+      }
+      if (!std::isfinite(rest)) {
+        status_ = LinearStatus::not_finite;
         return;
       }
-      const double out_back = precondition(back);
-      const Sums found = product(back, out_back, t.data(), r.data());
-      if (broken(found.b)) return;
-      omega = found.a / found.b;
-      if (broken(omega)) return;
-      const double add_back = omega * out_back / unit_;
-      const Sums next = rows([&](int64_t i, int64_t n) {
-        double* to = &r[i];
-        for (int64_t k = 0; k < n; ++k) {
-          x[i + k] += add_forth * forth[i + k] + add_back * back[i + k];
-          to[k] -= omega * t[i + k];
-        }
-        return Sums{dot_row(to, to, n), dot_row(to, &shadow[i], n)};
-      });
-      norm = std::sqrt(next.a);
-      beta = (next.b / rho) * (alpha / omega);
-      rho = next.b;
-      if (norm > goal && broken(rho)) return;
+      set_scale(std::sqrt(rest > 1e-4 * whole ? rest : whole));
+      float* next = next_basis(k + 1);
+      const double length = std::sqrt(subtract(next, k, h[k], unit_v));
+      h[k][k + 1] = length;
+      unit_v[k + 1] = 1.0 / (length * in_);
+      for (int j = 0; j < k; ++j) {
+        const double a = h[k][j], b = h[k][j + 1];
+        h[k][j] = cosine[j] * a + sine[j] * b;
+        h[k][j + 1] = cosine[j] * b - sine[j] * a;
+      }
+      const double size = std::hypot(h[k][k], h[k][k + 1]);
+      if (!(size > 0)) {  // A z lies in the space that is there already: the matrix is singular on it
+        status_ = LinearStatus::breakdown;
+        break;
+      }
+      cosine[k] = h[k][k] / size;
+      sine[k] = h[k][k + 1] / size;
+      h[k][k] = size;
+      rhs[k + 1] = -sine[k] * rhs[k];
+      rhs[k] *= cosine[k];
+      norm = std::abs(rhs[k + 1]);
+      if (length == 0) {
+        ++k;
+        break;
+      }
     }
+    for (int i = k - 1; i >= 0; --i) {
+      for (int j = i + 1; j < k; ++j) rhs[i] -= h[j][i] * rhs[j];
+      rhs[i] /= h[i][i];
+    }
+    for (int j = 0; j < k; ++j) rhs[j] *= unit_z[j] / unit_;
+    rows([&](int64_t i, int64_t n) {
+      for (int j = 0; j < k; ++j) {
+        const float* z = w_.direction[j].data();
+        for (int64_t c = i; c < i + n; ++c) x[c] += rhs[j] * z[c];
+      }
+      return Sums();
+    });
   }
 
-  // Zero or not finite: the iteration cannot go on from here.
-  bool broken(double value) {
-    if (value != 0 && std::isfinite(value)) return false;
-    status_ = std::isfinite(value) ? LinearStatus::breakdown : LinearStatus::not_finite;
-    return true;
+  float* next_basis(int k) {
+    w_.basis[k].resize(a_.cells());
+    return w_.basis[k].data();
+  }
+  float* next_direction(int k) {
+    w_.direction[k].resize(a_.cells());
+    return w_.direction[k].data();
+  }
+
+  // q = scale A z, its products with the stored v_0 .. v_k, and q . q.
+  double orthogonal_parts(const float* z, double scale, int last, double* products) {
+    const int64_t count = a_.nz * a_.ny, step = std::max<int64_t>(1, kBlock / a_.nx),
+                  items = (count + step - 1) / step;
+    constexpr int64_t width = Workspace::kRestart + 2;
+    if (w_.dots.size() < items * width) w_.dots.resize(items * width);
+#pragma omp parallel for schedule(static) num_threads(o_.threads) if (o_.threads > 1 && items > 3)
+    for (int64_t item = 0; item < items; ++item) {
+      double sums[width] = {};
+      for (int64_t row = item * step; row < count && row < (item + 1) * step; ++row) {
+        const int64_t i = row * a_.nx;
+        double* q = &w_.q[i];
+        apply_row(a_, form_, row / a_.ny, row % a_.ny, z, scale, q);
+        for (int j = 0; j <= last; ++j) sums[j] += dot_row(&w_.basis[j][i], q, a_.nx);
+        sums[last + 1] += dot_row(q, q, a_.nx);
+      }
+      for (int j = 0; j <= last + 1; ++j) w_.dots[item * width + j] = sums[j];
+    }
+    double whole = 0;
+    for (int j = 0; j <= last; ++j) products[j] = 0;
+    for (int64_t item = 0; item < items; ++item) {
+      for (int j = 0; j <= last; ++j) products[j] += w_.dots[item * width + j];
+      whole += w_.dots[item * width + last + 1];
+    }
+    return whole;
+  }
+
+  // q -= sum of h_j v_j; stored as the next v, handed to the finest level; its square.
+  double subtract(float* next, int last, const double* h, const double* unit_v) {
+    return segments([&](int64_t y, int64_t g, int64_t z, int64_t i, int64_t n) {
+             double* q = &w_.q[i];
+             for (int j = 0; j <= last; ++j) {
+               const float* v = &w_.basis[j][i];
+               const double factor = h[j] * unit_v[j];
+               for (int64_t c = 0; c < n; ++c) q[c] -= factor * v[c];
+             }
+             for (int64_t c = 0; c < n; ++c) next[i + c] = static_cast<float>(in_ * q[c]);
+             import(y, g, z, next + i, n, 1.0);
+             return Sums{dot_row(q, q, n), 0};
+           })
+        .a;
   }
 
   Stencil a_;

@@ -66,18 +66,27 @@ DGPDE_HD double sum_lanes(PackD v) {
   return sum;
 }
 
+typedef float HalfPackF __attribute__((vector_size(kPackBytes / 2)));
+
+DGPDE_HD PackD load_pack(const double* from) {
+  PackD v;
+  std::memcpy(&v, from, sizeof(v));
+  return v;
+}
+DGPDE_HD PackD load_pack(const float* from) {
+  HalfPackF v;
+  std::memcpy(&v, from, sizeof(v));
+  return __builtin_convertvector(v, PackD);
+}
+
 // Sum of a[i] b[i]; the order of the additions depends on n alone.
-inline double dot_row(const double* a, const double* b, int64_t n) {
+template <class T>
+inline double dot_row(const T* a, const double* b, int64_t n) {
   constexpr int64_t W = Lane<PackD>::width;
   PackD sum[4] = {};
   int64_t i = 0;
   for (; i + 4 * W <= n; i += 4 * W)
-    for (int k = 0; k < 4; ++k) {
-      PackD u, v;
-      std::memcpy(&u, a + i + k * W, sizeof(u));
-      std::memcpy(&v, b + i + k * W, sizeof(v));
-      sum[k] += u * v;
-    }
+    for (int k = 0; k < 4; ++k) sum[k] += load_pack(a + i + k * W) * load_pack(b + i + k * W);
   double rest = 0;
   for (; i < n; ++i) rest += a[i] * b[i];
   return sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3])) + rest;

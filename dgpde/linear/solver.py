@@ -29,7 +29,7 @@ class LinearResult:
     Attributes:
         x: [nz, ny, nx] the solution; the last iterate when not converged; all NaN when ``reason`` is "pivot" or
             "not finite".
-        iterations: Krylov iterations (one application of the preconditioner each in CG, two in BiCGStab).
+        iterations: Krylov iterations, one application of the preconditioner each.
         residual: ||b - A x|| / ||b|| (or with the transpose), computed from x.
         converged: whether ``residual`` is at most the tolerance.
         reason: "" when converged, else a key of ``REASON_TEXT``.
@@ -46,8 +46,8 @@ class LinearSolver:
     """Solves A x = b and A^T x = b for a :class:`StencilMatrix`.
 
     The backend "cpu" is a preconditioned Krylov method, conjugate gradients for matrices declared symmetric, else
-    BiCGStab; the preconditioner is a multigrid cycle with exact solves along z (README of this folder). Results do not
-    depend on the number of threads (``torch.set_num_threads``). "reference" is SciPy's sparse LU, for small problems.
+    flexible GMRES; the preconditioner is a multigrid cycle with exact solves along z (README of this folder). Results do
+    not depend on the number of threads (``torch.set_num_threads``). "reference" is SciPy's sparse LU, for small problems.
 
     Args:
         tolerance: of the relative residual in the 2-norm.
