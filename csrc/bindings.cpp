@@ -11,6 +11,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/flow_bindings.h"
+#include "cpu/linear_bindings.h"
 #include "cpu/soil_bindings.h"
 #include "cpu/thread_bindings.h"
 
@@ -235,6 +236,7 @@ PYBIND11_MODULE(_C, m) {
   bind_problem(m);
   dgpde::bind_soil(m);
   dgpde::bind_flow(m);
+  dgpde::bind_linear(m);
   dgpde::bind_threads(m);
   m.def(
       "column_forward",

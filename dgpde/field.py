@@ -18,7 +18,7 @@ from dgpde.kernels.flow_stencil.function import choose_stencil
 from dgpde.kernels.flow_stencil.problem import AXES, DARCY, PRESCRIBED, StencilProblem, on_side
 from dgpde.kernels.flow_stencil.problem import SIDES as STENCIL_SIDES
 from dgpde.kernels.soil_relation.function import soil_relation
-from dgpde.linear_standin import LinearSolver
+from dgpde.linear import LinearSolver
 from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.solution import FieldResult, Solution, actual_evaporation

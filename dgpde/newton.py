@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dgpde.kernels.flow_stencil.problem import Evaluation, Stencil, Step, source_sums
-from dgpde.linear_standin import LinearSolver, StencilMatrix
+from dgpde.linear import LinearSolver, StencilMatrix
 from dgpde.options import SolveOptions
 
 MEMORY = 5  # residual norms that the line search looks back on

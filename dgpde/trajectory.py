@@ -13,7 +13,7 @@ from dgpde.checkpoint import Checkpoint, StateStore
 from dgpde.errors import SolveError
 from dgpde.kernels.flow_stencil.problem import Linearised, Stencil, StencilProblem, Step, zero_output
 from dgpde.kernels.node import FirstOrderOnly, is_tracked
-from dgpde.linear_standin import LinearSolver, StencilMatrix
+from dgpde.linear import LinearSolver, StencilMatrix
 from dgpde.newton import Newton, Work
 from dgpde.options import SolveOptions
 from dgpde.timeloop import Account, Record, State, run_interval

@@ -26,6 +26,7 @@ void flow_assemble(const FlowCall& call);
 void flow_reverse(const FlowCall& call);
 void flow_forward(const FlowCall& call);
 void flow_side(const SideCall& call);
+LinearEngine* linear_engine();  // new; it stays with the instruction set it was made for
 void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
                     int threads);
 void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../column_problem.h"
+#include "../linear_call.h"
 #include "../soil_call.h"
 #include "history.h"
 
@@ -16,6 +17,7 @@ namespace dgpde {
     void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,   \
                         int threads);                                                                            \
     void soil_run(const SoilCall& call);                                                                         \
+    LinearEngine* linear_engine();                                                                               \
   }
 DGPDE_DECLARE_ENGINE(generic)
 #if defined(__x86_64__)

@@ -223,7 +223,7 @@ class Assembly : public Stencil {
     for (int q = 0; q < 5; ++q) c.rows[q][r] = found[q];
   }
 
-  static constexpr double kIdentity = 1e-9;  // m2/s, as in problem.py
+  static constexpr double kIdentity = 1.0;  // m2/s, as in problem.py
 };
 
 // ---- reverse mode --------------------------------------------------------------------------------------------
