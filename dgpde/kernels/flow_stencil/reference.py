@@ -71,6 +71,13 @@ def before(face: Tensor, axis: int) -> Tensor:
     return torch.cat([torch.zeros_like(face.narrow(axis, 0, 1)), face.narrow(axis, 0, face.shape[axis] - 1)], axis)
 
 
+def faces(problem: StencilProblem, inputs: Inputs, axis: int) -> Tensor:
+    """T of the faces above (north of, east of) the cells; the last cell has none, whatever stands there."""
+    given = inputs[f"face_{AXES[axis]}"]
+    last = problem.shape[axis] - 1
+    return torch.cat([given.narrow(axis, 0, last), torch.zeros_like(given.narrow(axis, last, 1))], axis)
+
+
 def face_flow(
     problem: StencilProblem, axis: int, face: Tensor, psi: tuple[Tensor, Tensor], kr: tuple[Tensor, Tensor]
 ) -> Tensor:
@@ -123,7 +130,7 @@ def terms(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor, stat
     residual = (volume * (theta - theta_old) + elastic * (psi - psi_old)) / dt
     magnitude = (volume * (theta + theta_old) + elastic * (psi.abs() + psi_old.abs())) / dt
     for axis in problem.axes:
-        face, psi_b, kr_b = inputs[f"face_{AXES[axis]}"], beyond(psi, axis), beyond(kr, axis)
+        face, psi_b, kr_b = faces(problem, inputs, axis), beyond(psi, axis), beyond(kr, axis)
         flow = face_flow(problem, axis, face, (psi, psi_b), (kr, kr_b))
         residual = residual - flow + before(flow, axis)
         mean = face_mean(problem.face_mean, kr, kr_b, psi_b - psi + problem.rise[axis].to(face) > 0.0)
@@ -177,7 +184,7 @@ def jacobian(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor) -
         matrix = psi.new_zeros(7, *problem.shape)
         matrix[0] = (volume * capacity + elastic) / step.dt
         for axis in problem.axes:
-            face, beyond_slope = inputs[f"face_{AXES[axis]}"], beyond(kr_slope, axis)
+            face, beyond_slope = faces(problem, inputs, axis), beyond(kr_slope, axis)
 
             def flow(a: Tensor, b: Tensor, kr_a: Tensor, kr_b: Tensor, axis: int = axis, face: Tensor = face) -> Tensor:
                 return face_flow(problem, axis, face, (a, b), (kr_a, kr_b))
