@@ -41,7 +41,7 @@ struct FlowCall {
   const double* allowed = nullptr;  // residual times dt that is accepted, m3
 
   // assembly: F, the Jacobian [7, ...], and for each row [nz, ny]: sum of squares of F, largest |F| beyond what is
-  // accepted and round-off, beyond round-off alone, sum of F, sum of the terms' magnitudes
+  // accepted and round-off, beyond round-off alone, sum of F, sum of the magnitudes of all terms but the flows between cells
   double *residual = nullptr, *matrix = nullptr;
   double* rows[5] = {};
 

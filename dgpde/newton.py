@@ -15,6 +15,7 @@ from dgpde.options import SolveOptions
 MEMORY = 5  # residual norms that the line search looks back on
 HALVINGS = 3
 CLOSINGS = 8  # iterations that serve only the balance of the whole field, at most
+BALANCE = 1e-10  # of the water moved, what the residuals of all cells together may come to
 LOOSEST = 0.1  # relative residual of a linear solve, at most
 MARGIN = 0.03  # a linear solve ends this far below the norm of the residual that is accepted
 
@@ -154,7 +155,7 @@ class Newton:
         choice 2), never less than is worth it.
         """
         if self.stencil.problem.linear:
-            return min(LOOSEST, 0.5 * self.least / (norm * dt))
+            return min(self.options.linear_tolerance, 0.5 * self.least / (norm * dt))
         enough = MARGIN * self.total / (norm * dt)
         if closing:
             return min(LOOSEST, enough)
@@ -171,7 +172,7 @@ class Newton:
         )
         error = abs(now.total) * step.dt
         noise = 4.0 * torch.finfo(torch.float64).eps * now.magnitude * step.dt
-        return error <= self.options.tolerance * moved + noise
+        return error <= max(self.options.tolerance, BALANCE) * moved + noise
 
     def _not_finite(self, now: Evaluation) -> int:
         bad = ~torch.isfinite(now.residual)

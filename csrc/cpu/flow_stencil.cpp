@@ -139,7 +139,9 @@ class Assembly : public Stencil {
     const V theta_old = at<V>(c.theta_old + n), psi_old = at<V>(c.psi_old + n);
     const V v = volume<V>(w, i), s = storage<V>(n), change = psi - psi_old;
     V f = (v * (theta - theta_old) + s * theta * change) * inv_dt;
-    V size = (v * (theta + theta_old) + s * theta * (vabs(psi) + vabs(psi_old))) * inv_dt;
+    // What a cell holds: the flows between cells cancel in the sum over all of them, and their round-off with them.
+    V own = (v * (theta + theta_old) + s * theta * (vabs(psi) + vabs(psi_old))) * inv_dt;
+    V size = own;
     V diag{}, dkr{};
     if constexpr (kMatrix) {
       const V capacity = at<V>(c.capacity + n);
@@ -157,9 +159,9 @@ class Assembly : public Stencil {
       size = size + tk * (vabs(psi) + vabs(other) + vabs(up));
       if constexpr (kMatrix) {
         const V dkr_o = at<V>(c.dkr + n + offset);
-        const V own = is_a ? td * q.mean_a * dkr : td * q.mean_b * dkr;
+        const V near = is_a ? td * q.mean_a * dkr : td * q.mean_b * dkr;
         const V far = is_a ? td * q.mean_b * dkr_o : td * q.mean_a * dkr_o;
-        diag = diag + tk + (is_a ? -own : own);
+        diag = diag + tk + (is_a ? -near : near);
         set<V>(c.matrix + slot * cells + n, -tk + (is_a ? -far : far));
       }
     });
@@ -167,7 +169,7 @@ class Assembly : public Stencil {
       const V gain =
           v * strided<V>(c.source + w.k * c.source_stride[0] + w.j * c.source_stride[1] + i * c.source_stride[2],
                          c.source_stride[2]);
-      f = f - gain, size = size + vabs(gain);
+      f = f - gain, size = size + vabs(gain), own = own + vabs(gain);
     }
     if constexpr (kMatrix) {
       if (c.active) diag = diag + (broadcast<V>(1) - at<V>(c.active + n)) * kIdentity;
@@ -181,6 +183,7 @@ class Assembly : public Stencil {
     }
     set<V>(c.residual + n, f);
     set<V>(scale + i, size);
+    set<V>(scale + c.nx + i, own);
   }
 
   void sides(const Row& w, double* scale) const {
@@ -197,6 +200,7 @@ class Assembly : public Stencil {
     for (int64_t i = 0; i < count; ++i) {
       c.residual[first + i] -= c.side_flow[which][face + i];
       scale[i] += c.side_scale[which][face + i];
+      scale[c.nx + i] += c.side_scale[which][face + i];
       if (c.matrix) c.matrix[first + i] -= c.side_slope[which][face + i];
     }
   }
@@ -207,6 +211,7 @@ class Assembly : public Stencil {
       const double rate = c.well_rate[p - c.well_cell];
       c.residual[*p] -= rate;
       scale[*p - w.first] += vabs(rate);
+      scale[c.nx + *p - w.first] += vabs(rate);
     }
   }
 
@@ -215,7 +220,7 @@ class Assembly : public Stencil {
     double squares = 0, beyond = -INFINITY, exact = -INFINITY, sum = 0, terms = 0;
     for (int64_t i = 0; i < c.nx; ++i) {
       const double f = c.residual[w.first + i], size = vabs(f) - kRoundOff * scale[i];
-      squares += f * f, sum += f, terms += scale[i];
+      squares += f * f, sum += f, terms += scale[c.nx + i];
       exact = std::max(exact, size);
       beyond = std::max(beyond, size - c.allowed[w.first + i] * inv_dt);
     }
@@ -322,7 +327,7 @@ void flow_assemble(const FlowCall& call) {
   const int64_t rows = call.nz * call.ny;
 #pragma omp parallel num_threads(std::max(call.threads, 1))
   {
-    std::vector<double> scale(static_cast<size_t>(call.nx));
+    std::vector<double> scale(2 * static_cast<size_t>(call.nx));  // of a row's terms, with and without inner faces
 #pragma omp for schedule(static)
     for (int64_t r = 0; r < rows; ++r) pass(r, scale.data());
   }

@@ -190,7 +190,7 @@ class Evaluation(NamedTuple):
         beyond, exact: by how much it is beyond what is accepted and round-off, and beyond round-off alone, in the
             worst cell, m3/s; 0 or less when no cell is.
         total: its sum.
-        magnitude: sum of the magnitudes of all its terms, m3/s.
+        magnitude: sum of the magnitudes of its terms but the flows between cells, which cancel in ``total``, m3/s.
         theta, capacity: [nz, ny, nx], and its slope in psi [1/m].
         flux: by side, [*side] m/s into the domain.
         ponding, runoff: [ny, nx] m at the end of the step, and m/s.

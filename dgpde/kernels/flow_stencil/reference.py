@@ -45,7 +45,8 @@ class Terms(NamedTuple):
     """What the residual is made of."""
 
     residual: Tensor  # [nz, ny, nx] m3/s
-    magnitude: Tensor  # [nz, ny, nx] m3/s
+    magnitude: Tensor  # [nz, ny, nx] m3/s, of all terms
+    own: Tensor  # [nz, ny, nx] m3/s, of all but the flows between cells
     theta: Tensor  # [nz, ny, nx]
     outputs: dict[str, Tensor]  # "ponding" m, "runoff" m/s, and by side the flux m/s
 
@@ -129,13 +130,14 @@ def terms(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor, stat
     elastic = inputs["storage"] * theta
     residual = (volume * (theta - theta_old) + elastic * (psi - psi_old)) / dt
     magnitude = (volume * (theta + theta_old) + elastic * (psi.abs() + psi_old.abs())) / dt
+    inner = torch.zeros_like(magnitude)
     for axis in problem.axes:
         face, psi_b, kr_b = faces(problem, inputs, axis), beyond(psi, axis), beyond(kr, axis)
         flow = face_flow(problem, axis, face, (psi, psi_b), (kr, kr_b))
         residual = residual - flow + before(flow, axis)
         mean = face_mean(problem.face_mean, kr, kr_b, psi_b - psi + problem.rise[axis].to(face) > 0.0)
         scale = face * mean * (psi.abs() + psi_b.abs() + problem.rise[axis].to(face).abs())
-        magnitude = magnitude + scale + before(scale, axis)
+        inner = inner + scale + before(scale, axis)
     surface = torch.zeros_like(ponding_old)
     outputs = {"ponding": ponding_old, "runoff": surface}
     for side in problem.sides:
@@ -157,7 +159,7 @@ def terms(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor, stat
         rate = of_interval("wells", inputs["wells"], step.interval)
         gain = torch.zeros_like(residual).flatten().index_add(0, problem.wells, rate).reshape(problem.shape)
         residual, magnitude = residual - gain, magnitude + gain.abs()
-    return Terms(residual, magnitude, theta, outputs)
+    return Terms(residual, magnitude + inner, magnitude, theta, outputs)
 
 
 def jacobian(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor) -> tuple[Tensor, Tensor]:
@@ -242,7 +244,7 @@ class ReferenceStencil:
             float((size - allowed / step.dt).max()),
             float(size.max()),
             float(found.residual.sum()),
-            float(found.magnitude.sum()),
+            float(found.own.sum()),
             found.theta,
             capacity,
             outputs,
