@@ -181,13 +181,14 @@ class FieldRun:
         forcing = {name: value for name, value in tangents.items() if name not in ("psi0", "ponding0")}
         still = torch.zeros_like(psi0)
         for start, records in self.replays(inputs, backwards=False):
-            psi, ponding, theta = start.psi, start.ponding, stencil.theta(start.psi)
+            psi, ponding = start.psi, start.ponding
             for index, record in enumerate(records):
-                step = Step(record.interval, record.dt, psi, theta, ponding)
+                # no derivative of a step depends on the theta that it started from: F is linear in it
+                step = Step(record.interval, record.dt, psi, still, ponding)
                 there = stencil.linearise(step, record.psi)
                 old = (d_theta, d_psi, d_pond)
                 d_residual, _, _ = there.push(still, old, forcing)
-                d_psi = -self.solved(solver, there, d_residual, record, transposed=False)
+                d_psi = -self.solved(solver, there, d_residual, None, record, transposed=False)
                 _, d_theta, d_out = there.push(d_psi, old, forcing)
                 d_pond = d_out["ponding"]
                 weight = record.dt / (self.span(record.interval)[1] - self.span(record.interval)[0])
@@ -198,11 +199,17 @@ class FieldRun:
                     out["ponding"][record.interval + 1] = d_pond
                     if record.interval + 1 in rows:
                         out["psi"][rows[record.interval + 1]] = self.seen(d_psi)
-                psi, ponding, theta = record.psi, record.ponding, stencil.theta(record.psi)
+                psi, ponding = record.psi, record.ponding
         return out
 
     def solved(
-        self, solver: LinearSolver, there: Linearised, rhs: Tensor, record: Record, transposed: bool
+        self,
+        solver: LinearSolver,
+        there: Linearised,
+        rhs: Tensor,
+        guess: Tensor | None,
+        record: Record,
+        transposed: bool,
     ) -> Tensor:
         """Solve with the true Jacobian, or its transpose, to options.linear_tolerance.
 
@@ -213,7 +220,7 @@ class FieldRun:
             return rhs
         tolerance = self.options.linear_tolerance
         solver.setup(StencilMatrix(there.matrix, symmetric=self.problem.symmetric))
-        result = solver.solve(rhs, tolerance=tolerance, transposed=transposed)
+        result = solver.solve(rhs, x0=guess, tolerance=tolerance, transposed=transposed)
         if not (result.converged and bool(torch.isfinite(result.x).all())):
             what = "transposed linear solve of the adjoint" if transposed else "linear solve of the tangent"
             start = self.span(record.interval)[0]
@@ -247,12 +254,13 @@ class _Backward:
         psi0 = inputs["psi0"]
         # cotangents of theta, psi and ponding at the end of the step in hand, from the steps after it
         self.theta, self.psi = torch.zeros_like(psi0), torch.zeros_like(psi0)
+        self.nothing = torch.zeros_like(psi0)
+        self.multiplier: Tensor | None = None  # of the step after, where the solve of this one begins
         self.ponding = torch.zeros_like(inputs["ponding0"])
         self.rows = {index: row for row, index in enumerate(run.save)}
 
     def span(self, start: State, records: list[Record]) -> None:
         """Walk the accepted steps of a span, last first."""
-        stencil = self.stencil
         for index in reversed(range(len(records))):
             record = records[index]
             if _ends_interval(records, index):
@@ -260,12 +268,14 @@ class _Backward:
             before = records[index - 1] if index else None
             psi = before.psi if before else start.psi
             ponding = before.ponding if before else start.ponding
-            step = Step(record.interval, record.dt, psi, stencil.theta(psi), ponding)
+            # no derivative of a step depends on the theta that it started from: F is linear in it
+            step = Step(record.interval, record.dt, psi, self.nothing, ponding)
             seeds = self._seeds(record)
-            there = stencil.linearise(step, record.psi)
+            there = self.stencil.linearise(step, record.psi)
             load = self.psi + there.load(seeds, self.theta)
-            multiplier = self.run.solved(self.solver, there, load, record, transposed=True)
-            self.theta, self.psi, self.ponding = there.pull(multiplier, seeds, self.theta, self.within)
+            guess = self.multiplier
+            self.multiplier = self.run.solved(self.solver, there, load, guess, record, transposed=True)
+            self.theta, self.psi, self.ponding = there.pull(self.multiplier, seeds, self.theta, self.within)
 
     def _seeds(self, record: Record) -> dict[str, Tensor]:
         """Cotangents of one step's outputs: interval means weigh each step by its length."""

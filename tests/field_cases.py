@@ -127,7 +127,7 @@ def domain() -> Case:
             },
             sources=[dgpde.Well([(0, 1, 1), (1, 1, 1)], dgpde.Series(v["well"]))],
             specific_storage=v["ss"],
-            face_mean="geometric",
+            face_mean="arithmetic",
         )
 
     return Case(

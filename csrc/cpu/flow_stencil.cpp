@@ -78,23 +78,45 @@ class Stencil {
     if (x && i < c.nx) body(double{}, i, Place{true, false});
   }
 
-  // Calls face(axis, neighbour's offset, index of the face's owner, the cell is a) for the faces of a cell.
-  template <class Face>
-  static void each_face(const int64_t* step, const Row& row, const Place& place, int64_t cell, const Face& face) {
-    if (row.neighbour[0]) face(0, -step[0], cell - step[0], false, 1);
-    if (row.neighbour[1]) face(0, step[0], cell, true, 2);
-    if (row.neighbour[2]) face(1, -step[1], cell - step[1], false, 3);
-    if (row.neighbour[3]) face(1, step[1], cell, true, 4);
-    if (place.west) face(2, -1, cell - 1, false, 5);
-    if (place.east) face(2, 1, cell, true, 6);
+  // A face of a cell: its axis, whether the cell is a (below, south, west of the face), and where its coefficient stands
+  // in the matrix. Constants, so that nothing of a face is decided at run time.
+  template <int kAxis, bool kIsA>
+  struct Face {
+    static constexpr int axis = kAxis, slot = 1 + 2 * kAxis + (kIsA ? 1 : 0);
+    static constexpr bool is_a = kIsA;
+    int64_t offset, owner;  // of the neighbour, from the cell; the cell that the face is stored with
+  };
+
+  // Calls use(Face) for the faces of a cell.
+  template <class Use>
+  DGPDE_HD void each_face(const Row& row, const Place& place, int64_t cell, const Use& use) const {
+    if (row.neighbour[0]) use(Face<0, false>{-step[0], cell - step[0]});
+    if (row.neighbour[1]) use(Face<0, true>{step[0], cell});
+    if (row.neighbour[2]) use(Face<1, false>{-step[1], cell - step[1]});
+    if (row.neighbour[3]) use(Face<1, true>{step[1], cell});
+    if (place.west) use(Face<2, false>{-1, cell - 1});
+    if (place.east) use(Face<2, true>{1, cell});
   }
 
   // rise of the face that a cell owns; the owner is in row.k or below, in row.j or south, in i or west.
-  template <class V>
-  V rise(int axis, const Row& row, int64_t i, bool is_a) const {
-    if (axis == 0) return broadcast<V>(c.rise[0][is_a ? row.k : row.k - 1]);
-    const int64_t j = axis == 1 && !is_a ? row.j - 1 : row.j;
-    return at<V>(c.rise[axis] + j * c.nx + (axis == 2 && !is_a ? i - 1 : i));
+  template <class V, class Face>
+  DGPDE_HD V rise(const Face&, const Row& row, int64_t i) const {
+    constexpr int64_t back = Face::is_a ? 0 : 1;
+    if constexpr (Face::axis == 0)
+      return broadcast<V>(c.rise[0][row.k - back]);
+    else if constexpr (Face::axis == 1)
+      return at<V>(c.rise[1] + (row.j - back) * c.nx + i);
+    else
+      return at<V>(c.rise[2] + row.j * c.nx + i - back);
+  }
+
+  // What flows through a face, from the cell's point of view.
+  template <class V, class Face>
+  DGPDE_HD FaceFlow<V> flow(const Face&, V psi, V other, V kr, V kr_other, V up) const {
+    if constexpr (Face::is_a)
+      return face_flow(mean, psi, other, kr, kr_other, up);
+    else
+      return face_flow(mean, other, psi, kr_other, kr, up);
   }
 
   template <class V>
@@ -148,21 +170,22 @@ class Assembly : public Stencil {
       dkr = at<V>(c.dkr + n);
       diag = (v * capacity + s * (capacity * change + theta)) * inv_dt;
     }
-    each_face(step, w, place, n, [&](int axis, int64_t offset, int64_t owner, bool is_a, int slot) {
-      const V other = at<V>(c.psi + n + offset), kr_o = at<V>(c.kr + n + offset), t = at<V>(c.face[axis] + owner);
-      const V up = rise<V>(axis, w, i, is_a);
-      const FaceFlow<V> q =
-          is_a ? face_flow(mean, psi, other, kr, kr_o, up) : face_flow(mean, other, psi, kr_o, kr, up);
+    each_face(w, place, n, [&](auto face) __attribute__((always_inline)) {
+      using F = decltype(face);
+      const V other = at<V>(c.psi + n + face.offset), kr_o = at<V>(c.kr + n + face.offset),
+              t = at<V>(c.face[F::axis] + face.owner);
+      const V up = rise<V>(face, w, i);
+      const FaceFlow<V> q = flow<V>(face, psi, other, kr, kr_o, up);
       const V tk = t * q.mean, td = t * q.drop;
       // q flows from b into a
-      f = is_a ? f - tk * q.drop : f + tk * q.drop;
+      f = F::is_a ? f - tk * q.drop : f + tk * q.drop;
       size = size + tk * (vabs(psi) + vabs(other) + vabs(up));
       if constexpr (kMatrix) {
-        const V dkr_o = at<V>(c.dkr + n + offset);
-        const V near = is_a ? td * q.mean_a * dkr : td * q.mean_b * dkr;
-        const V far = is_a ? td * q.mean_b * dkr_o : td * q.mean_a * dkr_o;
-        diag = diag + tk + (is_a ? -near : near);
-        set<V>(c.matrix + slot * cells + n, -tk + (is_a ? -far : far));
+        const V dkr_o = at<V>(c.dkr + n + face.offset);
+        const V near = F::is_a ? td * q.mean_a * dkr : td * q.mean_b * dkr;
+        const V far = F::is_a ? td * q.mean_b * dkr_o : td * q.mean_a * dkr_o;
+        diag = diag + tk + (F::is_a ? -near : near);
+        set<V>(c.matrix + F::slot * cells + n, -tk + (F::is_a ? -far : far));
       }
     });
     if (c.source) {
@@ -249,15 +272,16 @@ class Reverse : public Stencil {
     const V psi = at<V>(c.psi + n), kr = at<V>(c.kr + n), theta = at<V>(c.theta + n),
             lambda = at<V>(c.multiplier + n);
     V grad_kr{};
-    each_face(step, w, place, n, [&](int axis, int64_t offset, int64_t owner, bool is_a, int) {
-      const V other = at<V>(c.psi + n + offset), kr_o = at<V>(c.kr + n + offset), t = at<V>(c.face[axis] + owner);
-      const V up = rise<V>(axis, w, i, is_a), lambda_o = at<V>(c.multiplier + n + offset);
-      const FaceFlow<V> q =
-          is_a ? face_flow(mean, psi, other, kr, kr_o, up) : face_flow(mean, other, psi, kr_o, kr, up);
-      const V weight = is_a ? lambda - lambda_o : lambda_o - lambda;  // of q in -<lambda, F>
-      grad_kr = grad_kr + weight * t * q.drop * (is_a ? q.mean_a : q.mean_b);
-      if (is_a && c.grad_face[axis]) {
-        double* to = c.grad_face[axis] + owner;
+    each_face(w, place, n, [&](auto face) __attribute__((always_inline)) {
+      using F = decltype(face);
+      const V other = at<V>(c.psi + n + face.offset), kr_o = at<V>(c.kr + n + face.offset),
+              t = at<V>(c.face[F::axis] + face.owner);
+      const V up = rise<V>(face, w, i), lambda_o = at<V>(c.multiplier + n + face.offset);
+      const FaceFlow<V> q = flow<V>(face, psi, other, kr, kr_o, up);
+      const V weight = F::is_a ? lambda - lambda_o : lambda_o - lambda;  // of q in -<lambda, F>
+      grad_kr = grad_kr + weight * t * q.drop * (F::is_a ? q.mean_a : q.mean_b);
+      if (F::is_a && c.grad_face[F::axis]) {
+        double* to = c.grad_face[F::axis] + face.owner;
         set<V>(to, at<V>(to) + weight * q.mean * q.drop);
       }
     });
@@ -297,16 +321,17 @@ class Forward : public Stencil {
     V f = (v * (dtheta - at<V>(c.dot_theta_old + n)) + (ds * theta + s * dtheta) * change +
            s * theta * (dpsi - at<V>(c.dot_psi_old + n))) *
           inv_dt;
-    each_face(step, w, place, n, [&](int axis, int64_t offset, int64_t owner, bool is_a, int) {
-      const V other = at<V>(c.psi + n + offset), kr_o = at<V>(c.kr + n + offset), t = at<V>(c.face[axis] + owner);
-      const V up = rise<V>(axis, w, i, is_a), dt = maybe<V>(c.dot_face[axis], owner);
-      const V dpsi_o = at<V>(c.dot_psi + n + offset), dkr_o = at<V>(c.dot_kr + n + offset);
-      const FaceFlow<V> q =
-          is_a ? face_flow(mean, psi, other, kr, kr_o, up) : face_flow(mean, other, psi, kr_o, kr, up);
-      const V dmean = is_a ? q.mean_a * dkr + q.mean_b * dkr_o : q.mean_a * dkr_o + q.mean_b * dkr;
-      const V fall = is_a ? dpsi_o - dpsi : dpsi - dpsi_o;
+    each_face(w, place, n, [&](auto face) __attribute__((always_inline)) {
+      using F = decltype(face);
+      const V other = at<V>(c.psi + n + face.offset), kr_o = at<V>(c.kr + n + face.offset),
+              t = at<V>(c.face[F::axis] + face.owner);
+      const V up = rise<V>(face, w, i), dt = maybe<V>(c.dot_face[F::axis], face.owner);
+      const V dpsi_o = at<V>(c.dot_psi + n + face.offset), dkr_o = at<V>(c.dot_kr + n + face.offset);
+      const FaceFlow<V> q = flow<V>(face, psi, other, kr, kr_o, up);
+      const V dmean = F::is_a ? q.mean_a * dkr + q.mean_b * dkr_o : q.mean_a * dkr_o + q.mean_b * dkr;
+      const V fall = F::is_a ? dpsi_o - dpsi : dpsi - dpsi_o;
       const V dq = (dt * q.mean + t * dmean) * q.drop + t * q.mean * fall;
-      f = is_a ? f - dq : f + dq;
+      f = F::is_a ? f - dq : f + dq;
     });
     set<V>(c.dot_residual + n, f);
   }

@@ -174,8 +174,11 @@ class CpuStencil:
 
     def evaluate(self, step: Step, psi: Tensor, allowed: Tensor, matrix: bool) -> Evaluation:
         """The equations at psi."""
+        return self.assemble(step, psi, self.curves(psi), allowed, matrix)
+
+    def assemble(self, step: Step, psi: Tensor, curves: Curves, allowed: Tensor, matrix: bool) -> Evaluation:
+        """The equations at psi, where the soil has been evaluated."""
         problem = self.problem
-        curves = self.curves(psi)
         call = self.call(step, psi, curves)
         if problem.source:
             rate = of_interval("source", self.inputs["source"], step.interval)
@@ -271,7 +274,7 @@ class CpuLinearised:
     @property
     def matrix(self) -> Tensor:
         """The true Jacobian."""
-        now = self.stencil.evaluate(self.step, self.psi, torch.zeros_like(self.psi), True)
+        now = self.stencil.assemble(self.step, self.psi, self.curves, torch.zeros_like(self.psi), True)
         assert now.matrix is not None
         return now.matrix
 
