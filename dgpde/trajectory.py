@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dgpde.checkpoint import Checkpoint, StateStore
 from dgpde.errors import SolveError
-from dgpde.kernels.flow_stencil.problem import Linearised, Stencil, StencilProblem, Step, zero_output
+from dgpde.kernels.flow_stencil.problem import IDENTITY, Linearised, Stencil, StencilProblem, Step, zero_output
 from dgpde.kernels.node import FirstOrderOnly, is_tracked
 from dgpde.linear import LinearSolver, StencilMatrix
 from dgpde.newton import Newton, Work
@@ -216,8 +216,13 @@ class FieldRun:
         Raises:
             SolveError: the residual stayed above it.
         """
+        active = self.problem.active
+        if active is not None:
+            # Rows of cells that take no part are multiples of the identity, of another size than those of the others.
+            outside = torch.where(active, 0.0, rhs) / IDENTITY
+            rhs = torch.where(active, rhs, 0.0)
         if not bool(rhs.any()):
-            return rhs
+            return rhs if active is None else outside
         tolerance = self.options.linear_tolerance
         solver.setup(StencilMatrix(there.matrix, symmetric=self.problem.symmetric))
         result = solver.solve(rhs, x0=guess, tolerance=tolerance, transposed=transposed)
@@ -232,7 +237,7 @@ class FieldRun:
                 "linear_tolerance",
                 times=torch.tensor([start], dtype=torch.float64),
             )
-        return result.x
+        return result.x if active is None else torch.where(active, result.x, outside)
 
 
 class _Backward:
@@ -316,7 +321,7 @@ def _ends_interval(records: list[Record], index: int) -> bool:
 
 
 def _packed(state: State) -> dict[str, Tensor]:
-    dt = torch.tensor(state.dt, dtype=torch.float64)
+    dt = torch.tensor([state.dt], dtype=torch.float64)
     return {"psi": state.psi, "ponding": state.ponding, "dt": dt}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,16 +35,13 @@ class Case:
     ponding0: Callable[[Tensors], Tensor | float] = lambda leaves: 0.0
 
     def solve(self, leaves: Tensors, **options: object) -> dgpde.Solution:
-        from dataclasses import replace
-
         chosen = replace(self.options, **options)  # type: ignore[arg-type]
         return self.model(leaves).solve(self.psi0(leaves), self.times, chosen, ponding0=self.ponding0(leaves))
 
-    def run(self, leaves: Tensors) -> tuple[FieldRun, Tensors]:
-        start = check_start(
-            self.model(leaves).words, self.psi0(leaves), self.times, self.options, self.ponding0(leaves)
-        )
-        return set_up_field(self.model(leaves).words, start, self.options, "all", None)
+    def run(self, leaves: Tensors, backend: str | None = None) -> tuple[FieldRun, Tensors]:
+        words, options = self.model(leaves).words, replace(self.options, backend=backend)
+        start = check_start(words, self.psi0(leaves), self.times, options, self.ponding0(leaves))
+        return set_up_field(words, start, options, "all", None)
 
 
 def section() -> Case:

@@ -33,7 +33,7 @@ def test_the_adjoint_is_autograd_through_the_reference(name: str, backend: str) 
     run, inputs = case.run(leaves)
     expected = torch.autograd.grad(weigh(by_autograd(run, inputs)), list(leaves.values()), allow_unused=True)
     leaves = leaves_of(case)
-    run, inputs = case.run(leaves)
+    run, inputs = case.run(leaves, backend)
     found = torch.autograd.grad(weigh(field_flow(run, inputs)), list(leaves.values()), allow_unused=True)
     sizes = [step for interval in run.account.step_sizes for step in interval]
     assert len({round(size, 6) for size in sizes}) > 3  # dt varies
@@ -55,7 +55,7 @@ def test_the_dot_product_of_tangent_and_adjoint(name: str, backend: str) -> None
         leaf: value.detach() * torch.randn(value.shape, generator=generator, dtype=torch.float64)
         for leaf, value in leaves.items()
     }
-    run, inputs = case.run(leaves)
+    run, inputs = case.run(leaves, backend)
     outputs = field_flow(run, inputs)
     bars = {key: torch.randn(value.shape, generator=generator, dtype=torch.float64) for key, value in outputs.items()}
     total = sum((outputs[key] * bar).sum() for key, bar in bars.items())
@@ -63,7 +63,7 @@ def test_the_dot_product_of_tangent_and_adjoint(name: str, backend: str) -> None
     adjoint = sum(float((g * directions[leaf]).sum()) for leaf, g in zip(leaves, gradients, strict=True))
     with forward_ad.dual_level():
         moving = {k: forward_ad.make_dual(v.detach(), directions[k]) for k, v in leaves.items()}
-        run, inputs = case.run(moving)
+        run, inputs = case.run(moving, backend)
         moved = field_flow(run, inputs)
         parts = [(forward_ad.unpack_dual(moved[key]).tangent, bar) for key, bar in bars.items()]
     tangent = sum(float((dot * bar).sum()) for dot, bar in parts)

@@ -193,7 +193,6 @@ def test_inactive_cells_stay_as_they_are() -> None:
     for kind in (CpuStencil, ReferenceStencil):
         now = kind(problem, inputs).evaluate(step, psi, torch.zeros_like(psi), True)
         assert now.matrix is not None
-        assert bool((now.residual[outside] == 0.0).all()) or problem.wells is not None
         assert bool((now.matrix[0][outside] == 1.0).all())
         assert bool((now.matrix[1:, outside] == 0.0).all())
 
@@ -240,7 +239,6 @@ def test_the_jacobian_is_the_derivative_of_the_residual(face_mean: str) -> None:
     expected = torch.autograd.functional.jacobian(residual, psi).reshape(problem.cells, problem.cells)
     found = CpuStencil(problem, inputs).evaluate(step, psi, torch.zeros_like(psi), True).matrix
     assert found is not None and problem.active is not None
-    expected += torch.diag((~problem.active).double().flatten())
     same(dense(problem, found), expected, "Jacobian")
 
 

@@ -125,6 +125,13 @@ class Stencil {
     return c.active ? v * at<V>(c.active + row.first + i) : v;
   }
 
+  // The row of a cell that takes no part: kIdentity (psi - psi_old).
+  template <class V>
+  V held(int64_t cell) const {
+    return (broadcast<V>(1) - at<V>(c.active + cell)) * kIdentity;
+  }
+  static constexpr double kIdentity = 1.0;  // m2/s, as in problem.py
+
   template <class V>
   V storage(int64_t cell) const {
     return c.storage_stride ? at<V>(c.storage + cell) : broadcast<V>(c.storage[0]);
@@ -188,6 +195,7 @@ class Assembly : public Stencil {
         set<V>(c.matrix + F::slot * cells + n, -tk + (F::is_a ? -far : far));
       }
     });
+    if (c.active) f = f + held<V>(n) * change;
     if (c.source) {
       const V gain =
           v * strided<V>(c.source + w.k * c.source_stride[0] + w.j * c.source_stride[1] + i * c.source_stride[2],
@@ -195,7 +203,7 @@ class Assembly : public Stencil {
       f = f - gain, size = size + vabs(gain), own = own + vabs(gain);
     }
     if constexpr (kMatrix) {
-      if (c.active) diag = diag + (broadcast<V>(1) - at<V>(c.active + n)) * kIdentity;
+      if (c.active) diag = diag + held<V>(n);
       set<V>(c.matrix + n, diag);
       if (!w.neighbour[0]) set<V>(c.matrix + 1 * cells + n, V{});
       if (!w.neighbour[1]) set<V>(c.matrix + 2 * cells + n, V{});
@@ -251,7 +259,6 @@ class Assembly : public Stencil {
     for (int q = 0; q < 5; ++q) c.rows[q][r] = found[q];
   }
 
-  static constexpr double kIdentity = 1.0;  // m2/s, as in problem.py
 };
 
 // ---- reverse mode --------------------------------------------------------------------------------------------
@@ -290,7 +297,7 @@ class Reverse : public Stencil {
     set<V>(c.grad_theta + n, at<V>(c.grad_theta + n) - rate * (v + s * change));
     if (c.grad_storage) set<V>(c.grad_storage + n, at<V>(c.grad_storage + n) - rate * theta * change);
     set<V>(c.carry_theta + n, rate * v);
-    set<V>(c.carry_psi + n, rate * s * theta);
+    set<V>(c.carry_psi + n, c.active ? rate * s * theta + lambda * held<V>(n) : rate * s * theta);
   }
 };
 
@@ -333,6 +340,7 @@ class Forward : public Stencil {
       const V dq = (dt * q.mean + t * dmean) * q.drop + t * q.mean * fall;
       f = F::is_a ? f - dq : f + dq;
     });
+    if (c.active) f = f + held<V>(n) * (dpsi - at<V>(c.dot_psi_old + n));
     set<V>(c.dot_residual + n, f);
   }
 };

@@ -86,18 +86,14 @@ class CpuStencil:
         """Water content at psi."""
         if self.constant:
             return self.curves(psi).theta
-        return soil.forward(self.relation, psi.reshape(1, -1), self.parameters)[0].reshape(psi.shape)
+        return soil.forward(self.relation, _row(psi), self.parameters)[0].reshape(psi.shape)
 
     def curves(self, psi: Tensor) -> Curves:
         """theta, kr and their slopes in psi; of a saturated medium they do not depend on it."""
         if self._curves is not None:
             return self._curves
-        call = soil._call(self.relation, psi.reshape(1, -1), self.parameters)
-        found = {name: torch.empty_like(psi) for name in ("theta", "kr", "capacity", "dkr")}
-        for name, value in found.items():
-            call.set(name, value)
-        call.run()
-        curves = Curves(**found)
+        found = soil.curves(self.relation, _row(psi), self.parameters)
+        curves = Curves(*(value.reshape(psi.shape) for value in found))
         if self.constant:
             self._curves = curves
         return curves
@@ -242,8 +238,8 @@ class CpuStencil:
 
     def pull_soil(self, psi: Tensor, theta: Tensor, kr: Tensor | None, gradients: Inputs) -> Tensor:
         """Add the cotangents of theta and kr to the soil's gradients; returns those of psi."""
-        rows = psi.reshape(1, -1), theta.reshape(1, -1), None if kr is None else kr.reshape(1, -1)
-        by_psi, by_parameter = soil.backward(self.relation, rows[0], self.parameters, rows[1], rows[2])
+        by_kr = None if kr is None else _row(kr)
+        by_psi, by_parameter = soil.backward(self.relation, _row(psi), self.parameters, _row(theta), by_kr)
         for name, value in zip(self.problem.soil_names(), by_parameter, strict=True):
             if f"soil.{name}" in gradients:
                 gradients[f"soil.{name}"] += value.reshape(gradients[f"soil.{name}"].shape)
@@ -257,7 +253,7 @@ class CpuStencil:
             None if value is None else value.contiguous() if name == "table" else value.reshape(-1)
             for name, value in zip(names, moving, strict=True)
         ]
-        found = soil.tangent(self.relation, psi.reshape(1, -1), self.parameters, tangent.reshape(1, -1), rows)
+        found = soil.tangent(self.relation, _row(psi), self.parameters, _row(tangent), rows)
         return found[0].reshape(psi.shape), found[1].reshape(psi.shape)
 
 
@@ -433,6 +429,11 @@ def _readable(name: str, value: Tensor) -> Tensor:
     if name in ("source", "storage") or name.startswith("soil."):
         return value
     return value.contiguous()
+
+
+def _row(field: Tensor) -> Tensor:
+    """A field as the soil's kernel reads it, [1, cells]."""
+    return field.reshape(1, -1).contiguous()
 
 
 def _flat(value: Tensor, name: str) -> Tensor:

@@ -130,6 +130,8 @@ def terms(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor, stat
     elastic = inputs["storage"] * theta
     residual = (volume * (theta - theta_old) + elastic * (psi - psi_old)) / dt
     magnitude = (volume * (theta + theta_old) + elastic * (psi.abs() + psi_old.abs())) / dt
+    if problem.active is not None:
+        residual = residual + torch.where(problem.active, 0.0, IDENTITY) * (psi - psi_old)
     inner = torch.zeros_like(magnitude)
     for axis in problem.axes:
         face, psi_b, kr_b = faces(problem, inputs, axis), beyond(psi, axis), beyond(kr, axis)
