@@ -76,6 +76,18 @@ CASES = {
             repeats={"cpu": {64: 5, 1000: 3}, "cuda": {1000: 5, 50_000: 3}},
         ),
         Case(
+            name="slab",
+            title="A day of rain on a heterogeneous slab (ParFlow, PFLOTRAN), 40 layers, hourly steps",
+            module="slab",
+            repeats={"cpu": {1024: 5, 16_384: 3}},
+        ),
+        Case(
+            name="hillside",
+            title="Rain on a heterogeneous section (FiPy), 64 layers, hourly steps of a day",
+            module="hillside",
+            repeats={"cpu": {64: 5}},
+        ),
+        Case(
             name="million",
             title="The same week on a million columns, float64; the gradient in parts that fit in memory",
             module="million",

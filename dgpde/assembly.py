@@ -60,8 +60,10 @@ class Words:
             yield from boundary.tensors()
         if self.roots is not None:
             yield from self.roots.tensors()
-        for source in (*self.sources, *self.wells):
+        for source in self.sources:
             yield from source.tensors()
+        for well in self.wells:
+            yield from well.tensors()
         for name in ("specific_storage", "anisotropy"):
             tensor = tensor_of(getattr(self, name))
             if tensor is not None:

@@ -69,7 +69,9 @@ def set_up_field(
         problem=build.problem,
         times=start.times,
         save=check_save(save, start.times.numel()),
-        cells=None if save_cells is None else flat_cells("save_cells", save_cells, grid.shape).to(frame.device),
+        cells=None
+        if save_cells is None
+        else flat_cells("save_cells", save_cells, grid.shape).to(frame.device),
         options=options,
         make_stencil=make_stencil,
         make_solver=lambda options: LinearSolver(
@@ -103,7 +105,9 @@ class _Build:
             dy, dx = one, others[0]
         else:
             dy, dx = others
-        self.sides = {s: b for s in STENCIL_SIDES if not isinstance(b := words.boundaries.get(s, NoFlow()), NoFlow)}
+        self.sides = {
+            s: b for s in STENCIL_SIDES if not isinstance(b := words.boundaries.get(s, NoFlow()), NoFlow)
+        }
         centre = dz.cumsum(0) - 0.5 * dz
         gap = torch.cat([centre.diff(), torch.zeros(1, dtype=torch.float64)])
         level = torch.zeros(1, self.shape[1], self.shape[2], dtype=torch.float64)
@@ -135,7 +139,9 @@ class _Build:
         soil = words.soil.parameters_on(field, frame.dtype, frame.device)
         k_sat = words.soil.k_sat_on(field, frame.dtype, frame.device).reshape(self.shape)
         ratio = frame.constant("anisotropy", words.anisotropy, field, POSITIVE).reshape(self.shape)
-        self.soil = {name: value if name == "table" else value.reshape(self.shape) for name, value in soil.items()}
+        self.soil = {
+            name: value if name == "table" else value.reshape(self.shape) for name, value in soil.items()
+        }
         found = {
             "psi0": start.psi0.reshape(self.shape),
             "ponding0": start.ponding0.reshape(self.shape[1:]),
@@ -176,7 +182,9 @@ class _Build:
         given = frame.constant("specific_storage", words.specific_storage, words.grid.shape, NOT_NEGATIVE)
         if isinstance(words.specific_storage, float) and words.specific_storage == 0.0:
             return given.reshape(self.shape)
-        theta_s, _ = self._relation(torch.zeros_like(psi0).reshape(self.shape), self.soil, self.problem.classes)
+        theta_s, _ = self._relation(
+            torch.zeros_like(psi0).reshape(self.shape), self.soil, self.problem.classes
+        )
         return self.problem.volume(psi0) * given.reshape(self.shape) / theta_s
 
     def _relation(self, psi: Tensor, soil: Tensors, classes: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -188,7 +196,9 @@ class _Build:
         """kr of the cells of a side at the heads [t or 1, *side]."""
         soil = {name: value if name == "table" else on_side(value, side) for name, value in self.soil.items()}
         classes = self.problem.classes
-        return self._relation(psi, soil, None if classes is None else on_side(classes, side))[1].expand_as(psi)
+        return self._relation(psi, soil, None if classes is None else on_side(classes, side))[1].expand_as(
+            psi
+        )
 
     def _faces(self, axis: int, conductivity: Tensor) -> Tensor:
         """T = area / (half a/K a + half b/K b) of the faces above (north, east of) the cells, m2/s."""
@@ -257,7 +267,9 @@ def _solution(words: Words, start: Start, run: FieldRun, out: Tensors) -> Soluti
     if isinstance(words.top, Atmosphere):
         rain = words.top.inputs(start.frame, "top")["precipitation"]
         evaporation = actual_evaporation(result, rain, run.times)
-    return Solution(grid, run.times, run.save, result, soil=words.soil, evaporation=evaporation, cells=run.cells)
+    return Solution(
+        grid, run.times, run.save, result, soil=words.soil, evaporation=evaporation, cells=run.cells
+    )
 
 
 def _failure(grid: Grid, run: FieldRun, solution: Solution) -> SolveError:

@@ -91,7 +91,8 @@ class Newton:
         """Newton with a non-monotone line search."""
         linear = self.stencil.problem.linear
         psi, now = guess, self._evaluate(step, guess)
-        norm, norms = math.inf, []
+        norms: list[float] = []
+        norm = math.inf
         forcing, closings = LOOSEST, 0
         for iteration in range(limit + 1):
             before, norm = norm, now.norm

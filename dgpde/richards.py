@@ -281,9 +281,7 @@ def _check_boundaries(boundaries: Mapping[str, Boundary] | None, grid: Grid) -> 
     """A boundary for every side of the grid; a side that is not named is closed."""
     given = {} if boundaries is None else boundaries
     if not isinstance(given, Mapping):
-        raise TypeError(
-            f"boundaries must map names of sides to boundaries, it is a {type(given).__name__}"
-        )
+        raise TypeError(f"boundaries must map names of sides to boundaries, it is a {type(given).__name__}")
     found: dict[str, Boundary] = {side: NoFlow() for side in grid.sides}
     there = ", ".join(repr(side) for side in grid.sides)
     what = "a column" if not grid.lateral else "a section" if len(grid.shape) == 2 else "a domain"
@@ -320,7 +318,9 @@ def _check_sources(
                 f"sources[{k}] must be a Source, a Well or a RootUptake, not {type(source).__name__}"
             )
         if isinstance(source, Well) and engine == "column":
-            raise ValueError(f"sources[{k}] is a Well, which stands in a section or a domain; use Source here")
+            raise ValueError(
+                f"sources[{k}] is a Well, which stands in a section or a domain; use Source here"
+            )
         if isinstance(source, RootUptake) and engine == "field":
             raise ValueError(
                 f"sources[{k}] is a RootUptake, which only the column engine computes; give its rate as a Source"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dgpde.kernels.flow_stencil.problem import Evaluation, Stencil, Step, zero_output
+from dgpde.kernels.flow_stencil.problem import Evaluation, Step, zero_output
 from dgpde.newton import Newton, Outcome, water
 from dgpde.options import SolveOptions
 
@@ -156,13 +156,15 @@ def run_interval(
     judged = options.dt_fixed is None
     rate_theta: Tensor | None = None
     rate_psi: Tensor | None = None
-    newton.cuts_in_turn, sizes = 0, []
-    steps = 0
+    sizes: list[float] = []
+    newton.cuts_in_turn = steps = 0
     account.step_sizes.append(sizes)
     while True:
         step = Step(interval, control.dt, state.psi, theta, state.ponding)
         if judged and rate_theta is None:
-            flow = stencil.evaluate(step, state.psi, newton.allowed, False).residual  # the storage terms vanish there
+            flow = stencil.evaluate(
+                step, state.psi, newton.allowed, False
+            ).residual  # the storage terms vanish there
             rate_theta = -flow / torch.where(volume > 0.0, volume, 1.0)
         outcome = newton.solve(step, _guess(step, rate_psi))
         if not outcome.converged:

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from dgpde.checkpoint import Checkpoint, StateStore
 from dgpde.errors import SolveError
-from dgpde.kernels.flow_stencil.problem import IDENTITY, Linearised, Stencil, StencilProblem, Step, zero_output
+from dgpde.kernels.flow_stencil.problem import (
+    IDENTITY,
+    Linearised,
+    Stencil,
+    StencilProblem,
+    Step,
+)
 from dgpde.kernels.node import FirstOrderOnly, is_tracked
 from dgpde.linear import LinearSolver, StencilMatrix
 from dgpde.newton import Newton, Work
@@ -89,7 +95,9 @@ class FieldRun:
         self.work = newton.work
         psi0, ponding0 = inputs["psi0"], inputs["ponding0"]
         whole = self.every >= intervals
-        self.states = None if whole or not self.record else StateStore(self.options.checkpoint or Checkpoint("all"))
+        self.states = (
+            None if whole or not self.record else StateStore(self.options.checkpoint or Checkpoint("all"))
+        )
         state = State(psi0, ponding0, self.dt0 or self.options.dt_initial)
         sample = self.seen(psi0)
         out = {
@@ -141,7 +149,10 @@ class FieldRun:
             state, records = State(begin.psi, begin.ponding, begin.dt), list[Record]()
             newton, account = self._newton(inputs), Account()
             for interval in range(first, min(first + self.every, self.intervals)):
-                if run_interval(newton, self.span(interval), interval, state, account, records.append) is None:
+                if (
+                    run_interval(newton, self.span(interval), interval, state, account, records.append)
+                    is None
+                ):
                     break
             yield begin, records
 

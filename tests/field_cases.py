@@ -11,7 +11,7 @@ from torch import Tensor
 import dgpde
 from dgpde.assembly import check_start
 from dgpde.field import set_up_field
-from dgpde.kernels.flow_stencil.problem import Step, StencilProblem
+from dgpde.kernels.flow_stencil.problem import StencilProblem, Step
 from dgpde.kernels.flow_stencil.reference import jacobian, retention, terms
 from dgpde.trajectory import FieldRun
 
@@ -55,7 +55,8 @@ def section() -> Case:
         "theta_s": 0.38 + 0.05 * random(nz, 1, seed=3),
         "ss": 1e-4 * (0.5 + random(nz, nx, seed=4)),
         "ratio": torch.tensor(2.5, dtype=torch.float64),
-        "rain": torch.tensor([2e-5, 0.0, 1e-6, 5e-5], dtype=torch.float64)[:, None] * (0.8 + 0.4 * random(nx, seed=5)),
+        "rain": torch.tensor([2e-5, 0.0, 1e-6, 5e-5], dtype=torch.float64)[:, None]
+        * (0.8 + 0.4 * random(nx, seed=5)),
         "pet": torch.tensor([0.0, 6e-7, 2e-7, 0.0], dtype=torch.float64),
         "psi_min": torch.tensor(-4.0, dtype=torch.float64),
         "head": torch.tensor([0.55, 0.6, 0.5, 0.45], dtype=torch.float64),
@@ -87,7 +88,9 @@ def section() -> Case:
         model,
         lambda v: v["psi0"],
         [0.0, 2 * HOUR, 20 * HOUR, 30 * HOUR, 32 * HOUR],
-        dgpde.SolveOptions(dt_initial=600.0, dt_min=1e-3, tolerance=1e-13, time_error=2e-2, linear_tolerance=1e-12),
+        dgpde.SolveOptions(
+            dt_initial=600.0, dt_min=1e-3, tolerance=1e-13, time_error=2e-2, linear_tolerance=1e-12
+        ),
         lambda v: v["pond"],
     )
 
@@ -103,7 +106,8 @@ def domain() -> Case:
         "lam": torch.tensor(0.6, dtype=torch.float64),
         "psi_e": 0.1 + 0.1 * random(nz, ny, nx, seed=12),
         "ss": torch.tensor(5e-5, dtype=torch.float64),
-        "q": torch.tensor([1.5e-6, 1e-7, 3e-6], dtype=torch.float64)[:, None, None] * (0.5 + random(ny, nx, seed=13)),
+        "q": torch.tensor([1.5e-6, 1e-7, 3e-6], dtype=torch.float64)[:, None, None]
+        * (0.5 + random(ny, nx, seed=13)),
         "H": torch.tensor([0.5, 0.7, 0.6], dtype=torch.float64),
         "psi_east": -0.5 + 0.3 * random(nz, ny, seed=14),
         "well": -1e-8 * (1.0 + random(3, 2, seed=15)),
@@ -132,7 +136,9 @@ def domain() -> Case:
         model,
         lambda v: v["psi0"],
         [0.0, 3 * HOUR, 10 * HOUR, 14 * HOUR],
-        dgpde.SolveOptions(dt_initial=900.0, dt_min=1e-3, tolerance=1e-13, time_error=2e-2, linear_tolerance=1e-12),
+        dgpde.SolveOptions(
+            dt_initial=900.0, dt_min=1e-3, tolerance=1e-13, time_error=2e-2, linear_tolerance=1e-12
+        ),
     )
 
 

@@ -24,7 +24,9 @@ def loam(**changes: object) -> VanGenuchten:
 
 
 @pytest.mark.parametrize("n", [1, 2, 63])
-@pytest.mark.parametrize("bottom", [FreeDrainage(), Head(0.2), dgpde.GeneralHead(-0.5, 1e-7)], ids=lambda b: b.kind)
+@pytest.mark.parametrize(
+    "bottom", [FreeDrainage(), Head(0.2), dgpde.GeneralHead(-0.5, 1e-7)], ids=lambda b: b.kind
+)
 def test_columns_through_the_field_engine(n: int, bottom: dgpde.Boundary) -> None:
     """Two implementations of one truth: both converge far below what is compared."""
     nz = 20
@@ -42,7 +44,9 @@ def test_columns_through_the_field_engine(n: int, bottom: dgpde.Boundary) -> Non
     # the tolerance of a step, 1e-12 of the pores, over psi's smallest capacity and 144 steps
     torch.testing.assert_close(found.psi, expected.psi, rtol=1e-7, atol=1e-8)
     for side in ("top", "bottom"):
-        torch.testing.assert_close(found.boundary_flux[side], expected.boundary_flux[side], rtol=1e-7, atol=1e-15)
+        torch.testing.assert_close(
+            found.boundary_flux[side], expected.boundary_flux[side], rtol=1e-7, atol=1e-15
+        )
     torch.testing.assert_close(found.ponding, expected.ponding, rtol=1e-7, atol=1e-11)
     torch.testing.assert_close(found.runoff, expected.runoff, rtol=1e-7, atol=1e-15)
     torch.testing.assert_close(found.evaporation, expected.evaporation, rtol=1e-6, atol=1e-15)
@@ -287,14 +291,22 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "boundaries names 'south'",
     ),
-    "drainage to the side": (lambda: field(boundaries={"west": FreeDrainage()}), ValueError, "boundaries\\['west'\\]"),
+    "drainage to the side": (
+        lambda: field(boundaries={"west": FreeDrainage()}),
+        ValueError,
+        "boundaries\\['west'\\]",
+    ),
     "shape of a side": (
         lambda: solve(field(boundaries={"west": Head(torch.zeros(2, 4).double())})),
         ValueError,
         r"psi of the west Head .* broadcast to \[3, 2\]",
     ),
     "anisotropy": (lambda: field(anisotropy=0.0), ValueError, "anisotropy must be > 0"),
-    "anisotropy shape": (lambda: solve(field(anisotropy=torch.ones(3).double())), ValueError, "anisotropy is a tensor"),
+    "anisotropy shape": (
+        lambda: solve(field(anisotropy=torch.ones(3).double())),
+        ValueError,
+        "anisotropy is a tensor",
+    ),
     "engine": (lambda: field(engine="fields"), ValueError, "engine must be one of column, field"),
     "column engine": (lambda: field(engine="column"), ValueError, "engine 'column'"),
     "roots": (
@@ -307,9 +319,21 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         r"sources\[0\] is a Well",
     ),
-    "well outside": (lambda: field(sources=[Well((3, 0, 0), 1e-6)]), ValueError, "cells has an index outside"),
-    "well index": (lambda: field(sources=[Well((0, 0), 1e-6)]), TypeError, "cells must be an index of 3 integers"),
-    "well twice": (lambda: field(sources=[Well([(0, 0, 0), (0, 0, 0)], 1e-6)]), ValueError, "cells holds a cell twice"),
+    "well outside": (
+        lambda: field(sources=[Well((3, 0, 0), 1e-6)]),
+        ValueError,
+        "cells has an index outside",
+    ),
+    "well index": (
+        lambda: field(sources=[Well((0, 0), 1e-6)]),
+        TypeError,
+        "cells must be an index of 3 integers",
+    ),
+    "well twice": (
+        lambda: field(sources=[Well([(0, 0, 0), (0, 0, 0)], 1e-6)]),
+        ValueError,
+        "cells holds a cell twice",
+    ),
     "well nowhere": (
         lambda: field(sources=[Well(torch.zeros(3, 2, 4, dtype=torch.bool), 1e-6)]),
         ValueError,
@@ -332,14 +356,22 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         "rate of Well 0 is a Series of 2 intervals",
     ),
     "float32": (lambda: solve(psi0=torch.zeros(3, 2, 4)), ValueError, "psi0 .* float64"),
-    "backend": (lambda: solve(options=SolveOptions(backend="cuda")), ValueError, "backend must be one of cpu, reference"),
+    "backend": (
+        lambda: solve(options=SolveOptions(backend="cuda")),
+        ValueError,
+        "backend must be one of cpu, reference",
+    ),
     "cells": (lambda: solve(save_cells=(9, 9, 9)), ValueError, "save_cells has an index outside"),
     "cells of columns": (
         lambda: Richards(Grid.columns(2, [0.1]), loam()).solve(-1.0, [0.0, 1.0], save_cells=[(0, 0)]),
         ValueError,
         "save_cells is for sections",
     ),
-    "psi0 shape": (lambda: solve(psi0=torch.zeros(2, 3, 4).double()), ValueError, "psi0 is a tensor of the shape"),
+    "psi0 shape": (
+        lambda: solve(psi0=torch.zeros(2, 3, 4).double()),
+        ValueError,
+        "psi0 is a tensor of the shape",
+    ),
     "pond": (lambda: solve(ponding0=0.1), ValueError, "ponding0 must be 0"),
     "stream": (lambda: field().stream("x.h5", -0.5, [0.0, 1.0]), ValueError, "engine: stream"),
     "plan": (lambda: field().plan([0.0, 1.0]), ValueError, "engine: plan"),

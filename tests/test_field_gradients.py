@@ -7,7 +7,6 @@ import torch
 from field_cases import CASES, Case, Tensors, by_autograd, losses
 from torch.autograd import forward_ad
 
-import dgpde
 from dgpde.trajectory import field_flow
 
 BACKENDS = ("cpu", "reference")
@@ -21,7 +20,10 @@ def weigh(outputs: Tensors) -> torch.Tensor:
     total = torch.zeros((), dtype=torch.float64)
     for name, value in outputs.items():
         scale = 1.0 if name == "psi" else 50.0 if name == "ponding" else 1e6
-        total = total + scale * (value * torch.cos(torch.arange(value.numel()).double()).reshape(value.shape)).sum()
+        total = (
+            total
+            + scale * (value * torch.cos(torch.arange(value.numel()).double()).reshape(value.shape)).sum()
+        )
     return total
 
 
@@ -42,7 +44,9 @@ def test_the_adjoint_is_autograd_through_the_reference(name: str, backend: str) 
         assert float(want.abs().max()) > 0.0, leaf
         # both are exact to what Newton leaves (tolerance 1e-13), carried through some 50 steps
         scale = float(want.abs().max())
-        torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-7 * scale, msg=lambda text, leaf=leaf: f"{leaf}: {text}")
+        torch.testing.assert_close(
+            got, want, rtol=1e-7, atol=1e-7 * scale, msg=lambda text, leaf=leaf: f"{leaf}: {text}"
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -57,7 +61,10 @@ def test_the_dot_product_of_tangent_and_adjoint(name: str, backend: str) -> None
     }
     run, inputs = case.run(leaves, backend)
     outputs = field_flow(run, inputs)
-    bars = {key: torch.randn(value.shape, generator=generator, dtype=torch.float64) for key, value in outputs.items()}
+    bars = {
+        key: torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        for key, value in outputs.items()
+    }
     total = sum((outputs[key] * bar).sum() for key, bar in bars.items())
     gradients = torch.autograd.grad(total, list(leaves.values()))
     adjoint = sum(float((g * directions[leaf]).sum()) for leaf, g in zip(leaves, gradients, strict=True))
@@ -85,11 +92,15 @@ def test_taylor_remainders_are_of_second_order(name: str, backend: str) -> None:
         leaf: v.detach().abs() * torch.randn(v.shape, generator=generator, dtype=torch.float64)
         for leaf, v in leaves.items()
     }
-    slope = sum(float((g * directions[k]).sum()) for k, g in zip(leaves, gradients, strict=True) if g is not None)
+    slope = sum(
+        float((g * directions[k]).sum()) for k, g in zip(leaves, gradients, strict=True) if g is not None
+    )
     remainders = []
     for size in (1e-4, 5e-5, 2.5e-5):
         with torch.no_grad():
-            there = losses(case.solve({k: v.detach() + size * directions[k] for k, v in leaves.items()}, **fixed))
+            there = losses(
+                case.solve({k: v.detach() + size * directions[k] for k, v in leaves.items()}, **fixed)
+            )
         remainders.append(abs(float(there - value) - size * slope))
     orders = [torch.tensor(a / b).log2().item() for a, b in zip(remainders, remainders[1:], strict=False)]
     # upstream weighting and the switches of the surface leave kinks, which may sit between two of the sizes

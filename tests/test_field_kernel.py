@@ -12,7 +12,15 @@ from torch import Tensor
 
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, FACE_MEANS
 from dgpde.kernels.flow_stencil.cpu import CpuStencil
-from dgpde.kernels.flow_stencil.problem import AXES, DARCY, PRESCRIBED, SIDES, Step, StencilProblem, zero_output
+from dgpde.kernels.flow_stencil.problem import (
+    AXES,
+    DARCY,
+    PRESCRIBED,
+    SIDES,
+    StencilProblem,
+    Step,
+    zero_output,
+)
 from dgpde.kernels.flow_stencil.reference import ReferenceStencil, terms
 
 Tensors = dict[str, Tensor]
@@ -141,23 +149,36 @@ def compare(problem: StencilProblem, inputs: Tensors, step: Step, psi: Tensor, c
     same(first.load(seeds, carry), second.load(seeds, carry), "load", close)
     pulled = []
     for there_ in (first, second):
-        gradients = {name: torch.zeros_like(value) for name, value in inputs.items() if name not in ("psi0", "ponding0")}
+        gradients = {
+            name: torch.zeros_like(value)
+            for name, value in inputs.items()
+            if name not in ("psi0", "ponding0")
+        }
         carries = there_.pull(multiplier, seeds, carry, gradients)
-        pulled.append(gradients | dict(zip(("carry theta", "carry psi", "carry ponding"), carries, strict=True)))
+        pulled.append(
+            gradients | dict(zip(("carry theta", "carry psi", "carry ponding"), carries, strict=True))
+        )
     for name in pulled[0]:
         same(pulled[0][name], pulled[1][name], f"gradient of {name}", close)
-    tangents = {n: v * torch.randn(v.shape).double() for n, v in inputs.items() if n not in ("psi0", "ponding0")}
+    tangents = {
+        n: v * torch.randn(v.shape).double() for n, v in inputs.items() if n not in ("psi0", "ponding0")
+    }
     state = tuple(torch.randn(v.shape).double() for v in (psi, psi, step.ponding))
     moved = [there_.push(multiplier, state, tangents) for there_ in (first, second)]
     same(moved[0][0], moved[1][0], "tangent of F", close)
     same(moved[0][1], moved[1][1], "tangent of theta", close)
     for name in moved[1][2]:
         same(moved[0][2][name], moved[1][2][name], f"tangent of {name}", close)
-    gradients = [{f"soil.{n}": torch.zeros(problem.shape).double() for n in problem.soil_names()} for _ in range(2)]
+    gradients = [
+        {f"soil.{n}": torch.zeros(problem.shape).double() for n in problem.soil_names()} for _ in range(2)
+    ]
     heads = [s.pull_theta(psi, carry, g) for s, g in zip((native, reference), gradients, strict=True)]
     same(heads[0], heads[1], "theta pulled to psi", close)
     same(
-        native.push_theta(psi, carry, tangents), reference.push_theta(psi, carry, tangents), "tangent of theta", close
+        native.push_theta(psi, carry, tangents),
+        reference.push_theta(psi, carry, tangents),
+        "tangent of theta",
+        close,
     )
 
 

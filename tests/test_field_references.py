@@ -17,7 +17,9 @@ DAY = 86400.0
 def test_the_series_is_the_table_of_the_case(name: str) -> None:
     tracy = Tracy(name)
     data = table(name, "fields.csv")
-    inside = (data["x_m"] > 0) & (data["x_m"] < tracy.length) & (data["z_m"] > 0) & (data["z_m"] < tracy.length)
+    inside = (
+        (data["x_m"] > 0) & (data["x_m"] < tracy.length) & (data["z_m"] > 0) & (data["z_m"] < tracy.length)
+    )
     y = data.get("y_m")
     if y is not None:
         inside &= (y > 0) & (y < tracy.length)

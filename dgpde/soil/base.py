@@ -181,7 +181,9 @@ class Soil(torch.nn.Module):
         classes = self.classes_on(shape, psi.device)
         if classes is not None:
             values["classes"] = classes
-        chosen = {name: value if name == "table" else value.flatten()[cells] for name, value in values.items()}
+        chosen = {
+            name: value if name == "table" else value.flatten()[cells] for name, value in values.items()
+        }
         return soil_relation(self.relation, self.variant, chosen, psi, self.knots)[0]
 
     def conductivity(self, psi: Tensor) -> Tensor:

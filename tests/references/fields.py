@@ -79,7 +79,9 @@ class Tracy:
         if "no_flux" not in self.name:
             boundaries |= {side: dgpde.Head(self.dry) for side in grid.sides[2:]}
         soil = dgpde.Gardner(self.theta_r, self.theta_s, self.alpha, self.k_sat)
-        return dgpde.Richards(grid, soil, boundaries, face_mean=face_mean), torch.full(shape, self.dry).double()
+        return dgpde.Richards(grid, soil, boundaries, face_mean=face_mean), torch.full(
+            shape, self.dry
+        ).double()
 
     def errors(self, psi: Array, time: float) -> dict[str, float]:
         """Of cell values, as the case's own calibration takes them."""

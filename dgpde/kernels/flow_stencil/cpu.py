@@ -17,8 +17,8 @@ from dgpde.kernels.flow_stencil.problem import (
     SIDES,
     Cotangents,
     Evaluation,
-    Step,
     StencilProblem,
+    Step,
     Tangents,
     of_interval,
     on_side,
@@ -160,7 +160,13 @@ class CpuStencil:
     def call(self, step: Step, psi: Tensor, curves: Curves) -> _Call:
         """A pass at some psi, with all that every pass reads."""
         call = _Call(self, step)
-        state = {"psi": psi, "psi_old": step.psi, "theta": curves.theta, "theta_old": step.theta, "kr": curves.kr}
+        state = {
+            "psi": psi,
+            "psi_old": step.psi,
+            "theta": curves.theta,
+            "theta_old": step.theta,
+            "kr": curves.kr,
+        }
         for name, value in state.items():
             call.set(name, value)
         for axis in self.problem.axes:
@@ -264,7 +270,8 @@ class CpuLinearised:
         self.stencil, self.step, self.psi = stencil, step, psi
         self.curves = stencil.curves(psi)
         self.faces = {
-            side: stencil.side(side, step, psi, self.curves.kr, partials=True) for side in stencil.problem.sides
+            side: stencil.side(side, step, psi, self.curves.kr, partials=True)
+            for side in stencil.problem.sides
         }
 
     @property
@@ -324,9 +331,7 @@ class CpuLinearised:
             stencil.pull_soil(self.psi, grad_theta, grad_kr, gradients)
         return new_theta, new_psi, carry_ponding
 
-    def _pull_side(
-        self, side: str, multiplier: Tensor, cotangents: Cotangents, gradients: Inputs
-    ) -> Tensor:
+    def _pull_side(self, side: str, multiplier: Tensor, cotangents: Cotangents, gradients: Inputs) -> Tensor:
         """[9, *side]: the cotangents of what the faces of a side read; added to the gradients."""
         problem, kind = self.stencil.problem, self.stencil.problem.sides[side]
         weight = self.stencil.areas[side] * on_side(multiplier, side)  # F holds -A q
@@ -384,13 +389,17 @@ class CpuLinearised:
             if side == "top":
                 dots[PONDING] = state[2]
             for name, partial in self._partials(side):
-                outputs[name] = sum((partial[slot] * dot for slot, dot in dots.items()), torch.zeros_like(partial[0]))
+                outputs[name] = sum(
+                    (partial[slot] * dot for slot, dot in dots.items()), torch.zeros_like(partial[0])
+                )
             on_side(found, side).sub_(stencil.areas[side] * outputs[side])
         if "source" in tangents:
             found -= problem.volume(psi) * of_interval("source", tangents["source"], interval)
         if "wells" in tangents:
             assert problem.wells is not None
-            found.view(-1).index_add_(0, problem.wells, of_interval("wells", tangents["wells"], interval), alpha=-1.0)
+            found.view(-1).index_add_(
+                0, problem.wells, of_interval("wells", tangents["wells"], interval), alpha=-1.0
+            )
         return found, dot_theta, outputs
 
 

@@ -29,7 +29,9 @@ def choose_stencil(
     if name is not None and name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None for a field, it is {name!r}")
     if device.type != "cpu":
-        raise ValueError(f"backend: the field engine runs on the CPU, these tensors are on {device}; move them")
+        raise ValueError(
+            f"backend: the field engine runs on the CPU, these tensors are on {device}; move them"
+        )
     if name == "reference":
         return ReferenceStencil, "reference"
     return CpuStencil, None

@@ -21,7 +21,9 @@ PRESCRIBED = {"head": "psi", "atmosphere": "psi_min"}  # the head at which a sid
 DARCY = ("head", "free_drainage", "seepage_face", "atmosphere")  # sides that need a transmissivity
 IDENTITY = 1.0  # m2/s, the diagonal of a cell that is not active, which has no neighbours
 LINEAR = ("head", "flux", "free_drainage", "general_head")  # in a saturated medium
-ROUND_OFF = 200.0 * torch.finfo(torch.float64).eps  # of a residual, relative to the sum of its terms' magnitudes
+ROUND_OFF = (
+    200.0 * torch.finfo(torch.float64).eps
+)  # of a residual, relative to the sum of its terms' magnitudes
 COEFFICIENTS = ("diag", "below", "above", "south", "north", "west", "east")
 
 _SIDE_CELLS: dict[str, tuple[slice | int, ...]] = {
@@ -135,8 +137,8 @@ class StencilProblem:
 
         psi0 [nz, ny, nx] m, ponding0 [ny, nx] m, face_z, face_y, face_x [nz, ny, nx] m2/s (of ``axes``;
         transmissivity of the face above, north, east of a cell: area times conductivity over distance; 0 where
-        there is none), storage [nz, ny, nx] m2 (volume times Ss/theta_s), soil.<name> [nz, ny, nx] (or the table). With one row
-        for each interval or a single one: source [., nz, ny, nx] 1/s (any of the sizes may be 1), wells [., m]
+        there is none), storage [nz, ny, nx] m2 (volume times Ss/theta_s), soil.<name> [nz, ny, nx] (or the
+        table). With one row for each interval or a single one: source [., nz, ny, nx] 1/s (any of the sizes may be 1), wells [., m]
         m3/s, and of each side its values <side>.<name>, <side>.kr and <side>.transmissivity [1/s], [., *side].
         """
         names = ["psi0", "ponding0", *(f"face_{AXES[axis]}" for axis in self.axes), "storage"]
@@ -218,7 +220,9 @@ Tangents = dict[str, Tensor]
 class Linearised(Protocol):
     """A step at its accepted state, for the adjoint and the tangent."""
 
-    matrix: Tensor  # [7, nz, ny, nx], the true Jacobian
+    @property
+    def matrix(self) -> Tensor:
+        """[7, nz, ny, nx], the true Jacobian."""
 
     def load(self, cotangents: Cotangents, carry_theta: Tensor) -> Tensor:
         """d/dpsi of <cotangents, outputs> + <carry_theta, theta(psi)>, [nz, ny, nx]."""

@@ -27,8 +27,8 @@ from dgpde.kernels.flow_stencil.problem import (
     SIDES,
     Cotangents,
     Evaluation,
-    Step,
     StencilProblem,
+    Step,
     Tangents,
     of_interval,
     on_side,
@@ -69,7 +69,9 @@ def beyond(field: Tensor, axis: int) -> Tensor:
 
 def before(face: Tensor, axis: int) -> Tensor:
     """What stands at the faces above (north, east of) the cells, for the faces below (south, west of) them."""
-    return torch.cat([torch.zeros_like(face.narrow(axis, 0, 1)), face.narrow(axis, 0, face.shape[axis] - 1)], axis)
+    return torch.cat(
+        [torch.zeros_like(face.narrow(axis, 0, 1)), face.narrow(axis, 0, face.shape[axis] - 1)], axis
+    )
 
 
 def faces(problem: StencilProblem, inputs: Inputs, axis: int) -> Tensor:
@@ -170,7 +172,9 @@ def jacobian(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor) -
         x = psi.detach().requires_grad_()
         theta, kr = retention(problem, inputs, x)
         capacity, kr_slope = (
-            torch.autograd.grad(curve.sum(), x, retain_graph=True)[0] if curve.requires_grad else torch.zeros_like(psi)
+            torch.autograd.grad(curve.sum(), x, retain_graph=True)[0]
+            if curve.requires_grad
+            else torch.zeros_like(psi)
             for curve in (theta, kr)
         )
         theta, kr = theta.detach(), kr.detach()
@@ -190,7 +194,9 @@ def jacobian(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor) -
         for axis in problem.axes:
             face, beyond_slope = faces(problem, inputs, axis), beyond(kr_slope, axis)
 
-            def flow(a: Tensor, b: Tensor, kr_a: Tensor, kr_b: Tensor, axis: int = axis, face: Tensor = face) -> Tensor:
+            def flow(
+                a: Tensor, b: Tensor, kr_a: Tensor, kr_b: Tensor, axis: int = axis, face: Tensor = face
+            ) -> Tensor:
                 return face_flow(problem, axis, face, (a, b), (kr_a, kr_b))
 
             at = (psi, beyond(psi, axis), kr, beyond(kr, axis))
@@ -370,16 +376,17 @@ def _pushed(function: Callable[[Inputs], Inputs], at: Inputs, tangents: Inputs) 
 
 
 def _paired(outputs: dict[str, Tensor], cotangents: Cotangents) -> Tensor:
-    return sum(((outputs[name] * value).sum() for name, value in cotangents.items()), torch.zeros(()).double())
+    return sum(
+        ((outputs[name] * value).sum() for name, value in cotangents.items()), torch.zeros(()).double()
+    )
 
 
 def _accumulate(total: Tensor, state: Inputs, leaves: Inputs, gradients: Inputs) -> Inputs:
     """Differentiate a sum; add to the gradients, return the rest (zeros where nothing depends on it)."""
     wanted = [*state.values(), *leaves.values()]
+    found: tuple[Tensor | None, ...] = (None,) * len(wanted)
     if total.requires_grad:
         found = torch.autograd.grad(total, wanted, allow_unused=True)
-    else:
-        found = (None,) * len(wanted)
     for name, gradient in zip(leaves, found[len(state) :], strict=True):
         if gradient is not None:
             gradients[name] += gradient

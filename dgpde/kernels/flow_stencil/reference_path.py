@@ -11,7 +11,13 @@ TRIPLE = math.log(3.0)
 
 
 def move(
-    psi: Tensor, update: Tensor, theta: Tensor, capacity: Tensor, wet: Tensor, theta_r: Tensor, theta_s: Tensor
+    psi: Tensor,
+    update: Tensor,
+    theta: Tensor,
+    capacity: Tensor,
+    wet: Tensor,
+    theta_r: Tensor,
+    theta_s: Tensor,
 ) -> Tensor:
     """The new psi. The update is applied in theta where a cell is dry (h > wet) and in psi elsewhere.
 
