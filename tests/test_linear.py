@@ -132,13 +132,14 @@ def test_solves_with_the_transposed_matrix_alike() -> None:
 
 @pytest.mark.parametrize("kind", ["general", "symmetric"])
 def test_bits_do_not_depend_on_threads(kind: str) -> None:
-    matrix = random_matrix((9, 70, 133), symmetric=kind == "symmetric", excess=1e-3)
+    # large enough for threads on the finest level, few iterations: threads that outnumber the free cores wait for long
+    matrix = random_matrix((3, 70, 133), symmetric=kind == "symmetric", excess=1e-3)
     rhs = random_rhs(matrix)
     before, found = torch.get_num_threads(), []
     try:
-        for threads in (1, 2, 3, 3):
+        for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(solve(matrix, rhs, transposed=True))
+            found.append(solve(matrix, rhs, transposed=True, tolerance=1e-3))
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:

@@ -1,5 +1,5 @@
 // The preconditioner: z-line Gauss-Seidel in checkerboard order on every level, coarsening along x and y only, down to one column.
-// Built in float64, stored and applied in float32. dgpde/linear/README.md has the method and its sources.
+// Built in float64, stored and applied in the lanes of V, float32 or float64. dgpde/linear/README.md has the method and its sources.
 #pragma once
 
 #include <memory>
@@ -17,7 +17,11 @@ struct Couplings {
   bool sound = true;                // every pivot finite and not zero
 };
 
+template <class V>
 class Hierarchy {
+  using Real = RealOf<V>;
+  static constexpr int kLanes = Lane<V>::width;
+
  public:
   static constexpr int kMaxLevels = 64;
   static constexpr double kAdaptive =
@@ -35,8 +39,8 @@ class Hierarchy {
     count_ = 0;
     Buffer<double> store[2];
     for (int which = 0;; which = 1 - which) {
-      if (!levels_[count_]) levels_[count_] = std::make_unique<Level>();
-      Level& l = *levels_[count_++];
+      if (!levels_[count_]) levels_[count_] = std::make_unique<Level<V>>();
+      Level<V>& l = *levels_[count_++];
       l.shape(a.nz, a.ny, a.nx);
       l.fy = l.fx = 1;
       const Couplings found = fill(a, form, l, threads);
@@ -58,7 +62,7 @@ class Hierarchy {
     return true;
   }
 
-  Level& finest() { return *levels_[0]; }
+  Level<V>& finest() { return *levels_[0]; }
   double scale() const { return scale_; }  // the levels hold scale * A, so x = scale * (what a cycle returns)
   int levels() const { return count_; }
   int64_t bytes() const {
@@ -93,7 +97,7 @@ class Hierarchy {
   }
 
   // Factors and lateral couplings of a level.
-  Couplings fill(const Stencil& a, Form form, Level& l, int threads) const {
+  Couplings fill(const Stencil& a, Form form, Level<V>& l, int threads) const {
     Buffer<Couplings> rows;
     rows.resize(a.ny);
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -113,7 +117,7 @@ class Hierarchy {
     return sum;
   }
 
-  Couplings fill_row(const Stencil& a, Form form, Level& l, int64_t y, double* work) const {
+  Couplings fill_row(const Stencil& a, Form form, Level<V>& l, int64_t y, double* work) const {
     const int64_t nx = a.nx;
     double *inverse = work, *upper = work + nx, *lower = work + 2 * nx, *edge = work + 3 * nx;
     for (int64_t x = 0; x < nx; ++x) inverse[x] = upper[x] = 0;
@@ -140,27 +144,27 @@ class Hierarchy {
       sum.along_y += along_y;
       sum.along_x += along_x;
       sum.excess += excess;
-      const auto store = [&](const double* from, double factor, PackF* at, int64_t stride, int parity) {
+      const auto store = [&](const double* from, double factor, V* at, int64_t stride, int parity) {
         const int64_t n = l.columns(parity);
         for (int64_t t = 0; t < l.tiles; ++t) {
-          float lane[kLanes] = {};
+          Real lane[kLanes] = {};
           const int64_t first = t * kLanes;
           if (first + kLanes <= n)
-            for (int k = 0; k < kLanes; ++k) lane[k] = static_cast<float>(factor * from[2 * (first + k) + parity]);
+            for (int k = 0; k < kLanes; ++k) lane[k] = static_cast<Real>(factor * from[2 * (first + k) + parity]);
           else
             for (int64_t k = 0; first + k < n; ++k)
-              lane[k] = static_cast<float>(factor * from[2 * (first + k) + parity]);
-          std::memcpy(at + t * l.nz * stride, lane, sizeof(PackF));
+              lane[k] = static_cast<Real>(factor * from[2 * (first + k) + parity]);
+          std::memcpy(at + t * l.nz * stride, lane, sizeof(V));
         }
       };
       for (int parity = 0; parity < 2; ++parity) {
         const int colour = static_cast<int>((y + parity) & 1);
         const int64_t first = l.tile(colour, y, 0) + z;
-        PackF* f = &l.factor[first].lower;
+        V* f = &l.factor[first].lower;
         store(lower, 1.0, f, 3, parity);
         store(inverse, 1.0 / scale_, f + 1, 3, parity);
         store(upper, 1.0, f + 2, 3, parity);
-        PackF* s = &l.lateral[first].south;
+        V* s = &l.lateral[first].south;
         store(c.south, scale_, s, 4, parity);
         store(c.north, scale_, s + 1, 4, parity);
         edge[0] = 0;
@@ -175,7 +179,7 @@ class Hierarchy {
     return sum;
   }
 
-  static void choose(const Couplings& found, Level& l) {
+  static void choose(const Couplings& found, Level<V>& l) {
     const double all = found.along_y + found.along_x;
     if (all == 0 || all < kWeak * found.excess) return;
     const double y = l.ny > 1 ? found.along_y / (static_cast<double>(l.ny - 1) * l.nx) : 0.0;
@@ -202,7 +206,7 @@ class Hierarchy {
   // kZero: the first guess is zero, else it stands in x.
   template <bool kZero>
   void cycle(int k, int threads) {
-    Level& l = *levels_[k];
+    Level<V>& l = *levels_[k];
     if (l.cells() < kThreadedCells) threads = 1;
     if (kZero) {
       solve_alone(l, 0, threads);
@@ -215,7 +219,7 @@ class Hierarchy {
     if (l.ny * l.nx == 1) return;
     solve_lines<false>(l, 1, threads);
     if (k + 1 < count_) {
-      Level& coarse = *levels_[k + 1];
+      Level<V>& coarse = *levels_[k + 1];
       restrict_residual<kZero>(l, coarse, scratch_, threads);
       cycle<true>(k + 1, threads);
       for (int visit = 1; visit < gamma_ && k + 2 < count_; ++visit) cycle<false>(k + 1, threads);
@@ -227,8 +231,8 @@ class Hierarchy {
 
   static constexpr int64_t kThreadedCells = 20000;  // below it the start of the threads costs more than they save
 
-  std::unique_ptr<Level> levels_[kMaxLevels];
-  Buffer<PackF> scratch_;
+  std::unique_ptr<Level<V>> levels_[kMaxLevels];
+  Buffer<V> scratch_;
   double scale_ = 1;
   int count_ = 0, gamma_ = 1;
 };
