@@ -31,6 +31,7 @@ class Preconditioned {
     return Krylov<V>(matrix, hierarchy_[options.transposed && !matrix.symmetric ? 1 : 0], work_, options).solve(b, x);
   }
 
+  double contrast(int which) const { return hierarchy_[which].contrast(); }
   int levels(int which) const { return state_[which] == State::ready ? hierarchy_[which].levels() : 0; }
   int64_t bytes() const { return hierarchy_[0].bytes() + hierarchy_[1].bytes() + work_.bytes(); }
 
@@ -41,9 +42,9 @@ class Preconditioned {
   Workspace<RealOf<V>> work_;
 };
 
-// Preconditions in float32, which is half the memory traffic. Couplings that differ by more than about 1e6 within
-// reach of each other drown the smooth part of the error in float32 round-off; so a solve that has not converged in
-// kTrial iterations goes on in float64, and the solver stays there.
+// Preconditions in float32, which is half the memory traffic, unless weak couplings decide the answer and strong ones
+// drown them in float32 round-off: above a contrast of kContrast, or when a solve has not converged in kTrial iterations. Then the
+// preconditioner goes over to float64, and stays there as long as the shape of the matrix does.
 class Engine final : public LinearEngine {
  public:
   void set_matrix(const StencilData& matrix, bool keep) override {
@@ -61,13 +62,15 @@ class Engine final : public LinearEngine {
   }
 
   void prepare(bool transposed, int threads) override {
-    if (double_)
-      double_->prepare(matrix_, transposed, threads);
-    else
-      single_->prepare(matrix_, transposed, threads);
+    if (single_ &&
+        (!single_->prepare(matrix_, transposed, threads) || single_->contrast(which(transposed)) < kContrast))
+      return;
+    go_double();
+    double_->prepare(matrix_, transposed, threads);
   }
 
   LinearReport solve(const double* b, double* x, const LinearOptions& options) override {
+    prepare(options.transposed, options.threads);
     if (double_) return double_->solve(matrix_, b, x, options);
     LinearOptions trial = options;
     trial.max_iterations = std::min(options.max_iterations, kTrial);
@@ -76,8 +79,7 @@ class Engine final : public LinearEngine {
     if (first.status == LinearStatus::converged || first.status == LinearStatus::pivot ||
         (first.status == LinearStatus::not_finite && !overflow) || first.iterations >= options.max_iterations)
       return first;
-    double_ = std::make_unique<Preconditioned<PackD>>();
-    single_ = nullptr;
+    go_double();
     LinearOptions rest = options;
     rest.max_iterations -= first.iterations;
     rest.guess = !overflow;
@@ -87,14 +89,20 @@ class Engine final : public LinearEngine {
   }
 
   int levels(bool transposed) const override {
-    const int which = transposed && !matrix_.symmetric ? 1 : 0;
-    return double_ ? double_->levels(which) : single_->levels(which);
+    return double_ ? double_->levels(which(transposed)) : single_->levels(which(transposed));
   }
 
   bool in_double() const override { return static_cast<bool>(double_); }
   int64_t bytes() const override { return (single_ ? single_->bytes() : 0) + (double_ ? double_->bytes() : 0); }
 
  private:
+  int which(bool transposed) const { return transposed && !matrix_.symmetric ? 1 : 0; }
+  void go_double() {
+    if (!double_) double_ = std::make_unique<Preconditioned<PackD>>();
+    single_ = nullptr;
+  }
+
+  static constexpr double kContrast = 5e5;
   static constexpr int64_t kTrial = Workspace<float>::kRestart;
   StencilData matrix_;
   std::unique_ptr<Preconditioned<PackF>> single_ = std::make_unique<Preconditioned<PackF>>();

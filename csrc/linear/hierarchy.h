@@ -14,7 +14,9 @@ inline namespace DGPDE_ISA {
 struct Couplings {
   double along_y = 0, along_x = 0;  // sums of the magnitudes of the lateral couplings
   double excess = 0;                // sum of the rows: time term and boundaries
-  bool sound = true;                // every pivot finite and not zero
+  double strongest = 0;             // largest sum of lateral couplings of a cell
+  double weak = 0, cells = 0;  // sum over the coupled cells of 1 / (lateral couplings + excess), and their number
+  bool sound = true;           // every pivot finite and not zero
 };
 
 template <class V>
@@ -26,7 +28,7 @@ class Hierarchy {
   static constexpr int kMaxLevels = 64;
   static constexpr double kAdaptive =
       4.0;  // a direction joins when its mean coupling is within this factor of the other's
-  static constexpr double kWeak = 0.1;  // lateral couplings below this part of the excess need no coarse level
+  static constexpr double kWeak = 0.01; // lateral couplings below this part of the excess need no coarse level
 
   // False when a line has a zero or non-finite pivot.
   bool build(const StencilData& matrix, Form form, int threads) {
@@ -45,6 +47,7 @@ class Hierarchy {
       l.fy = l.fx = 1;
       const Couplings found = fill(a, form, l, threads);
       if (!found.sound) return false;
+      if (count_ == 1) contrast_ = found.cells > 0 ? found.strongest * found.weak / found.cells : 0.0;
       choose(found, l);
       if (l.fy == 1 && l.fx == 1) break;
       Widths cy, cx;
@@ -65,6 +68,8 @@ class Hierarchy {
   Level<V>& finest() { return *levels_[0]; }
   double scale() const { return scale_; }  // the levels hold scale * A, so x = scale * (what a cycle returns)
   int levels() const { return count_; }
+  // The largest lateral stiffness of a cell over the harmonic mean of lateral stiffness and excess.
+  double contrast() const { return contrast_; }
   int64_t bytes() const {
     int64_t sum = scratch_.bytes();
     for (const auto& l : levels_) sum += l ? l->bytes() : 0;
@@ -112,6 +117,9 @@ class Hierarchy {
       sum.along_y += rows[y].along_y;
       sum.along_x += rows[y].along_x;
       sum.excess += rows[y].excess;
+      sum.strongest = std::max(sum.strongest, rows[y].strongest);
+      sum.weak += rows[y].weak;
+      sum.cells += rows[y].cells;
       sum.sound = sum.sound && rows[y].sound;
     }
     return sum;
@@ -125,7 +133,7 @@ class Hierarchy {
     bool sound = true;
     for (int64_t z = 0; z < a.nz; ++z) {
       const StencilRow c(a, form, z, y);
-      double along_y = 0, along_x = 0, excess = 0;
+      double along_y = 0, along_x = 0, excess = 0, strongest = 0, weak = 0, cells = 0;
       for (int64_t x = 0; x < nx; ++x) {
         const double pivot = c.diag[x] - c.below[x] * upper[x];
         lower[x] = c.below[x] * inverse[x];
@@ -135,15 +143,24 @@ class Hierarchy {
       }
       for (int64_t x = 0; x < nx; ++x) {
         const double w = x > 0 ? c.west[x] : 0.0, e = x < nx - 1 ? c.east[x] : 0.0;
-        along_y += std::abs(c.south[x]) + std::abs(c.north[x]);
-        along_x += std::abs(w) + std::abs(e);
-        const bool coupled =
-            c.below[x] != 0 || c.above[x] != 0 || c.south[x] != 0 || c.north[x] != 0 || w != 0 || e != 0;
-        if (coupled) excess += c.diag[x] + c.below[x] + c.above[x] + c.south[x] + c.north[x] + w + e;
+        const double y_part = std::abs(c.south[x]) + std::abs(c.north[x]), x_part = std::abs(w) + std::abs(e);
+        const double lateral = y_part + x_part, vertical = std::abs(c.below[x]) + std::abs(c.above[x]);
+        const bool coupled = lateral + vertical != 0;
+        const double row = coupled ? c.diag[x] + c.below[x] + c.above[x] + c.south[x] + c.north[x] + w + e : 0.0;
+        along_y += y_part;
+        along_x += x_part;
+        excess += row;
+        strongest = lateral > strongest ? lateral : strongest;
+        const double stiffness = lateral + std::abs(row);
+        weak += stiffness != 0 ? 1.0 / stiffness : 0.0;
+        cells += coupled ? 1.0 : 0.0;
       }
       sum.along_y += along_y;
       sum.along_x += along_x;
       sum.excess += excess;
+      sum.strongest = std::max(sum.strongest, strongest);
+      sum.weak += weak;
+      sum.cells += cells;
       const auto store = [&](const double* from, double factor, V* at, int64_t stride, int parity) {
         const int64_t n = l.columns(parity);
         for (int64_t t = 0; t < l.tiles; ++t) {
@@ -233,7 +250,7 @@ class Hierarchy {
 
   std::unique_ptr<Level<V>> levels_[kMaxLevels];
   Buffer<V> scratch_;
-  double scale_ = 1;
+  double scale_ = 1, contrast_ = 0;
   int count_ = 0, gamma_ = 1;
 };
 

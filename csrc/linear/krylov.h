@@ -97,7 +97,7 @@ class Krylov {
 
  private:
   static constexpr int64_t kSegment = 2 * kLanes * Level<V>::kGroup;  // cells of x that belong to a group of tiles
-  static constexpr int64_t kBlock = 4096;                          // cells of a piece of a sum, about
+  static constexpr int64_t kBlock = 4096;                             // cells of a piece of a sum, about
 
   LinearReport failed(LinearReport& report, double* x, LinearStatus status) const {
     for (int64_t i = 0; i < a_.cells(); ++i) x[i] = NAN;

@@ -46,18 +46,18 @@ class Buffer {
 #define DGPDE_LANES4(i, j, step) i, j, (i) + (step), (j) + (step)
 #define DGPDE_LANES8(i, j, step) DGPDE_LANES4(i, j, step), DGPDE_LANES4((i) + 2 * (step), (j) + 2 * (step), step)
 #define DGPDE_LANES16(i, j, step) DGPDE_LANES8(i, j, step), DGPDE_LANES8((i) + 4 * (step), (j) + 4 * (step), step)
-#define DGPDE_SHUFFLE(name, i, j, step)                                             \
-  template <class V>                                                                \
-  DGPDE_HD V name(V a, V b) {                                                       \
-    constexpr int W = Lane<V>::width;                                               \
-    if constexpr (W == 16)                                                          \
-      return __builtin_shufflevector(a, b, DGPDE_LANES16(i, j, step));              \
-    else if constexpr (W == 8)                                                      \
-      return __builtin_shufflevector(a, b, DGPDE_LANES8(i, j, step));               \
-    else if constexpr (W == 4)                                                      \
-      return __builtin_shufflevector(a, b, DGPDE_LANES4(i, j, step));               \
-    else                                                                            \
-      return __builtin_shufflevector(a, b, i, j);                                   \
+#define DGPDE_SHUFFLE(name, i, j, step)                                \
+  template <class V>                                                   \
+  DGPDE_HD V name(V a, V b) {                                          \
+    constexpr int W = Lane<V>::width;                                  \
+    if constexpr (W == 16)                                             \
+      return __builtin_shufflevector(a, b, DGPDE_LANES16(i, j, step)); \
+    else if constexpr (W == 8)                                         \
+      return __builtin_shufflevector(a, b, DGPDE_LANES8(i, j, step));  \
+    else if constexpr (W == 4)                                         \
+      return __builtin_shufflevector(a, b, DGPDE_LANES4(i, j, step));  \
+    else                                                               \
+      return __builtin_shufflevector(a, b, i, j);                      \
   }
 DGPDE_SHUFFLE(shift_up, W - 1, W, 2)  // b moved up by one lane; lane 0 is the last of a
 DGPDE_SHUFFLE(shift_down, 1, 2, 2)    // a moved down by one lane; the last lane is the first of b
