@@ -218,6 +218,15 @@ def test_reuse_keeps_the_preconditioner_and_solves_the_new_matrix() -> None:
     assert solver.solve(random_rhs(other)).converged
 
 
+def test_memory_is_what_the_readme_says() -> None:
+    matrix = random_matrix((8, 64, 128), symmetric=True)
+    solver = LinearSolver()
+    solver.setup(matrix)
+    assert solver.solve(random_rhs(matrix)).converged
+    # hierarchy and CG; rows of coarse levels are rounded up to whole packs
+    assert solver.nbytes == pytest.approx((50 + 24) * matrix.coefficients[0].numel(), rel=0.15)
+
+
 def test_one_solver_for_matrices_of_changing_size() -> None:
     solver = LinearSolver(tolerance=1e-10)
     for shape in reversed(SHAPES):
@@ -333,8 +342,8 @@ GROWTH = {
     "dy/dx 20": {"spacing": (1.0, 200.0, 10.0), "water_table": 20.0, "dt": 1e6},
     "dx/dy 20": {"spacing": (1.0, 10.0, 200.0), "water_table": 20.0, "dt": 1e6},
     "blocks": {"spacing": (1.0, 10.0, 10.0), "water_table": 35.0, "dt": 1e6, "blocks": 1e6},
-    # noise of the same slope as above: with ten times that, heads that no flow could keep up across the conductive blocks, the
-    # non-symmetric part rules and the iterations grow to 63
+    # Noise of the same slope as above. With ten times that (heads that no flow could keep up in the conductive blocks)
+    # the non-symmetric part rules, and the iterations grow from 14 to 63.
     "blocks, ratio 1": {
         "spacing": (1.0, 1.0, 1.0),
         "water_table": 35.0,

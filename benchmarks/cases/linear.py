@@ -13,11 +13,11 @@ from benchmarks.torch_device import peak_memory, reset_peak_memory
 from dgpde.linear import LinearResult, LinearSolver, StencilMatrix
 
 
-def solve(matrix: StencilMatrix, rhs: Tensor) -> LinearResult:
-    """Everything that a new matrix needs."""
+def solve(matrix: StencilMatrix, rhs: Tensor) -> tuple[LinearResult, int]:
+    """Everything that a new matrix needs, and the memory that the solver held [bytes]."""
     solver = LinearSolver(tolerance=linear.TOLERANCE)
     solver.setup(matrix)
-    return solver.solve(rhs)
+    return solver.solve(rhs), solver.nbytes
 
 
 def measure(name: str, size: int, device: str, repeats: int) -> Measurement:
@@ -28,8 +28,9 @@ def measure(name: str, size: int, device: str, repeats: int) -> Measurement:
     matrix = StencilMatrix(torch.from_numpy(system.coefficients()), symmetric=True)
     rhs = torch.from_numpy(system.rhs)
     memory = {"start": reset_peak_memory(device)}
-    found = solve(matrix, rhs)
+    found, held = solve(matrix, rhs)
     memory["forward"] = peak_memory(device)
+    memory["planned forward"] = float(held + found.x.nbytes)
     checks = linear.check(name, found.x.numpy(), found.residual)
 
     whole, setup = Timing(), Timing()

@@ -107,6 +107,11 @@ class LinearSolver:
             raise ValueError("matrix: there is none yet; call setup(matrix) first")
         self._backend.prepare(transposed)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the preconditioners and work vectors hold now, bytes; the matrix is not counted."""
+        return self._backend.nbytes
+
     def solve(
         self,
         rhs: Tensor,
