@@ -102,7 +102,7 @@ class Engine final : public LinearEngine {
     single_ = nullptr;
   }
 
-  static constexpr double kContrast = 5e5;
+  static constexpr double kContrast = 1e4;
   static constexpr int64_t kTrial = Workspace<float>::kRestart;
   StencilData matrix_;
   std::unique_ptr<Preconditioned<PackF>> single_ = std::make_unique<Preconditioned<PackF>>();

@@ -14,9 +14,10 @@ inline namespace DGPDE_ISA {
 struct Couplings {
   double along_y = 0, along_x = 0;  // sums of the magnitudes of the lateral couplings
   double excess = 0;                // sum of the rows: time term and boundaries
-  double strongest = 0;             // largest sum of lateral couplings of a cell
   double weak = 0, cells = 0;  // sum over the coupled cells of 1 / (lateral couplings + excess), and their number
   bool sound = true;           // every pivot finite and not zero
+
+  double contrast() const { return cells > 0 ? (along_y + along_x) / cells * (weak / cells) : 0.0; }
 };
 
 template <class V>
@@ -47,7 +48,7 @@ class Hierarchy {
       l.fy = l.fx = 1;
       const Couplings found = fill(a, form, l, threads);
       if (!found.sound) return false;
-      if (count_ == 1) contrast_ = found.cells > 0 ? found.strongest * found.weak / found.cells : 0.0;
+      if (count_ == 1) contrast_ = found.contrast();
       choose(found, l);
       if (l.fy == 1 && l.fx == 1) break;
       Widths cy, cx;
@@ -68,7 +69,7 @@ class Hierarchy {
   Level<V>& finest() { return *levels_[0]; }
   double scale() const { return scale_; }  // the levels hold scale * A, so x = scale * (what a cycle returns)
   int levels() const { return count_; }
-  // The largest lateral stiffness of a cell over the harmonic mean of lateral stiffness and excess.
+  // The arithmetic mean of the cells' lateral couplings over the harmonic mean of lateral couplings and excess.
   double contrast() const { return contrast_; }
   int64_t bytes() const {
     int64_t sum = scratch_.bytes();
@@ -117,7 +118,6 @@ class Hierarchy {
       sum.along_y += rows[y].along_y;
       sum.along_x += rows[y].along_x;
       sum.excess += rows[y].excess;
-      sum.strongest = std::max(sum.strongest, rows[y].strongest);
       sum.weak += rows[y].weak;
       sum.cells += rows[y].cells;
       sum.sound = sum.sound && rows[y].sound;
@@ -125,15 +125,15 @@ class Hierarchy {
     return sum;
   }
 
-  static constexpr int kRows = 13;  // rows of work space for fill_row
+  static constexpr int kRows = 12;  // rows of work space for fill_row
 
   // Elementwise in x, so that it vectorises; sums over a row are made at the end.
   Couplings fill_row(const Stencil& a, Form form, Level<V>& l, int64_t y, double* work) const {
     const int64_t nx = a.nx;
     for (int64_t i = 0; i < kRows * nx + 2 * kLanes; ++i) work[i] = 0;
     double *inverse = work, *upper = inverse + nx, *lower = upper + nx, *west = lower + nx, *east = west + nx;
-    double *along_y = east + nx, *along_x = along_y + nx, *excess = along_x + nx, *strongest = excess + nx;
-    double *weak = strongest + nx, *cells = weak + nx, *unsound = cells + nx;
+    double *along_y = east + nx, *along_x = along_y + nx, *excess = along_x + nx;
+    double *weak = excess + nx, *cells = weak + nx, *unsound = cells + nx;
     Real* row = reinterpret_cast<Real*>(unsound + nx);  // nx numbers and the rest of their packs
     for (int64_t z = 0; z < a.nz; ++z) {
       const StencilRow c(a, form, z, y);
@@ -158,7 +158,6 @@ class Hierarchy {
         along_y[x] += y_part;
         along_x[x] += x_part;
         excess[x] += sum;
-        strongest[x] = lateral > strongest[x] ? lateral : strongest[x];
         weak[x] += stiffness != 0 ? 1.0 / stiffness : 0.0;
         cells[x] += on;
       }
@@ -177,7 +176,6 @@ class Hierarchy {
       sum.along_y += along_y[x];
       sum.along_x += along_x[x];
       sum.excess += excess[x];
-      sum.strongest = std::max(sum.strongest, strongest[x]);
       sum.weak += weak[x];
       sum.cells += cells[x];
       sum.sound = sum.sound && unsound[x] == 0;
