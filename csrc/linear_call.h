@@ -40,6 +40,7 @@ class LinearEngine {
   virtual void prepare(bool transposed, int threads) = 0;
   virtual LinearReport solve(const double* b, double* x, const LinearOptions& options) = 0;
   virtual int levels(bool transposed) const = 0;
+  virtual bool in_double() const = 0;  // whether the preconditioner has gone over to float64
   virtual int64_t bytes() const = 0;
 };
 

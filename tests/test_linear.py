@@ -132,13 +132,14 @@ def test_solves_with_the_transposed_matrix_alike() -> None:
 
 @pytest.mark.parametrize("kind", ["general", "symmetric"])
 def test_bits_do_not_depend_on_threads(kind: str) -> None:
-    matrix = random_matrix((9, 70, 133), symmetric=kind == "symmetric", excess=1e-3)
+    # large enough for threads on the finest level, few iterations: threads that outnumber the free cores wait for long
+    matrix = random_matrix((3, 70, 133), symmetric=kind == "symmetric", excess=1e-3)
     rhs = random_rhs(matrix)
     before, found = torch.get_num_threads(), []
     try:
-        for threads in (1, 2, 3, 3):
+        for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(solve(matrix, rhs, transposed=True))
+            found.append(solve(matrix, rhs, transposed=True, tolerance=1e-3))
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:
@@ -215,6 +216,15 @@ def test_reuse_keeps_the_preconditioner_and_solves_the_new_matrix() -> None:
     other = random_matrix((3, 4, 5))
     solver.setup(other, reuse=True)  # another shape: nothing to keep
     assert solver.solve(random_rhs(other)).converged
+
+
+def test_memory_is_what_the_readme_says() -> None:
+    matrix = random_matrix((8, 64, 128), symmetric=True)
+    solver = LinearSolver()
+    solver.setup(matrix)
+    assert solver.solve(random_rhs(matrix)).converged
+    # hierarchy and CG; rows of coarse levels are rounded up to whole packs
+    assert solver.nbytes == pytest.approx((50 + 24) * matrix.coefficients[0].numel(), rel=0.15)
 
 
 def test_one_solver_for_matrices_of_changing_size() -> None:
@@ -332,7 +342,15 @@ GROWTH = {
     "dy/dx 20": {"spacing": (1.0, 200.0, 10.0), "water_table": 20.0, "dt": 1e6},
     "dx/dy 20": {"spacing": (1.0, 10.0, 200.0), "water_table": 20.0, "dt": 1e6},
     "blocks": {"spacing": (1.0, 10.0, 10.0), "water_table": 35.0, "dt": 1e6, "blocks": 1e6},
-    "blocks, ratio 1": {"spacing": (1.0, 1.0, 1.0), "water_table": 35.0, "dt": 1e6, "blocks": 1e6},
+    # Noise of the same slope as above. With ten times that (heads that no flow could keep up in the conductive blocks)
+    # the non-symmetric part rules, and the iterations grow from 14 to 63.
+    "blocks, ratio 1": {
+        "spacing": (1.0, 1.0, 1.0),
+        "water_table": 35.0,
+        "dt": 1e6,
+        "blocks": 1e6,
+        "rough": 0.05,
+    },
     "holes": {"spacing": (1.0, 10.0, 10.0), "water_table": 20.0, "dt": 1e6, "inactive": 0.2},
 }
 

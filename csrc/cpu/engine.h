@@ -2,11 +2,12 @@
 #pragma once
 
 #include "../column_problem.h"
-#include "../linear_call.h"
 #include "../soil_call.h"
 #include "history.h"
 
 namespace dgpde {
+
+class LinearEngine;  // linear_call.h
 
 #define DGPDE_DECLARE_ENGINE(ISA)                                                                                \
   namespace engine_##ISA {                                                                                       \

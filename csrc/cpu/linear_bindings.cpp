@@ -4,6 +4,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "../linear_call.h"
 #include "dispatch.h"
 
 namespace py = pybind11;
@@ -47,6 +48,7 @@ void bind_linear(py::module_& m) {
           },
           py::arg("b"), py::arg("x"), py::arg("options"), py::call_guard<py::gil_scoped_release>())
       .def("levels", &LinearEngine::levels, py::arg("transposed"))
+      .def_property_readonly("in_double", &LinearEngine::in_double)
       .def_property_readonly("nbytes", &LinearEngine::bytes);
 }
 

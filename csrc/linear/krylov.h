@@ -1,5 +1,5 @@
-// Krylov iterations in float64 around the float32 hierarchy: conjugate gradients for symmetric matrices, flexible GMRES
-// (Saad 1993) for all others, restarted, its directions stored in float32.
+// Krylov iterations in float64 around the hierarchy: conjugate gradients for symmetric matrices, flexible GMRES (Saad 1993)
+// for all others, restarted, its directions stored in the hierarchy's number type.
 //
 // Vectors lie in the caller's order. Each pass over memory does all that it can: products with the matrix end in the dot products
 // that need them, updates of the residual hand it to the finest level, and corrections come back in the update that uses them.
@@ -11,15 +11,25 @@
 namespace dgpde {
 inline namespace DGPDE_ISA {
 
+DGPDE_HD void add_product(PackD a, PackD b, PackD& low, PackD&) { low += a * b; }
+DGPDE_HD void add_product(PackF a, PackF b, PackD& low, PackD& high) {
+  HalfPackF u[2], v[2];
+  std::memcpy(u, &a, sizeof(a));
+  std::memcpy(v, &b, sizeof(b));
+  low += __builtin_convertvector(u[0], PackD) * __builtin_convertvector(v[0], PackD);
+  high += __builtin_convertvector(u[1], PackD) * __builtin_convertvector(v[1], PackD);
+}
+
 struct Sums {
   double a = 0, b = 0;
 };
 
 // The vectors of a solve, kept from one solve to the next.
+template <class Real>
 struct Workspace {
-  static constexpr int kRestart = 20;
+  static constexpr int kRestart = 30;
   Buffer<double> r, p, q;
-  Buffer<float> basis[kRestart + 1], direction[kRestart];  // of GMRES; each is there once an iteration has needed it
+  Buffer<Real> basis[kRestart + 1], direction[kRestart];  // of GMRES; each is there once an iteration has needed it
   Buffer<Sums> sums;
   Buffer<double> dots;
   int64_t bytes() const {
@@ -30,9 +40,13 @@ struct Workspace {
   }
 };
 
+template <class V>
 class Krylov {
+  using Real = RealOf<V>;
+  static constexpr int kLanes = Lane<V>::width;
+
  public:
-  Krylov(const StencilData& matrix, Hierarchy& hierarchy, Workspace& work, const LinearOptions& options)
+  Krylov(const StencilData& matrix, Hierarchy<V>& hierarchy, Workspace<Real>& work, const LinearOptions& options)
       : a_(Stencil::of(matrix.coefficients, matrix.nz, matrix.ny, matrix.nx)),
         form_(matrix.symmetric     ? Form::symmetric
               : options.transposed ? Form::transposed
@@ -82,8 +96,8 @@ class Krylov {
   }
 
  private:
-  static constexpr int64_t kSegment = 2 * kLanes * Level::kGroup;  // cells of x that belong to a group of tiles
-  static constexpr int64_t kBlock = 4096;                          // cells of a piece of a sum, about
+  static constexpr int64_t kSegment = 2 * kLanes * Level<V>::kGroup;  // cells of x that belong to a group of tiles
+  static constexpr int64_t kBlock = 4096;                             // cells of a piece of a sum, about
 
   LinearReport failed(LinearReport& report, double* x, LinearStatus status) const {
     for (int64_t i = 0; i < a_.cells(); ++i) x[i] = NAN;
@@ -180,27 +194,27 @@ class Krylov {
   // A segment of a vector to b of the finest level, and of x of the finest level to the natural order.
   template <class T>
   DGPDE_HD void import(int64_t y, int64_t g, int64_t z, const T* from, int64_t n, double scale) {
-    Level& l = m_.finest();
-    alignas(64) float row[kSegment];
-    for (int64_t i = 0; i < n; ++i) row[i] = static_cast<float>(scale * from[i]);
+    Level<V>& l = m_.finest();
+    alignas(64) Real row[kSegment];
+    for (int64_t i = 0; i < n; ++i) row[i] = static_cast<Real>(scale * from[i]);
     for (int64_t i = n; i < kSegment && i < n + 2 * kLanes; ++i) row[i] = 0.0f;
     const int even = static_cast<int>(y & 1);
-    for (int64_t k = 0; k < Level::kGroup && g * Level::kGroup + k < l.tiles; ++k) {
-      const int64_t t = g * Level::kGroup + k;
-      PackF a, b;
+    for (int64_t k = 0; k < Level<V>::kGroup && g * Level<V>::kGroup + k < l.tiles; ++k) {
+      const int64_t t = g * Level<V>::kGroup + k;
+      V a, b;
       std::memcpy(&a, row + 2 * k * kLanes, sizeof(a));
       std::memcpy(&b, row + (2 * k + 1) * kLanes, sizeof(b));
       l.b[l.tile(even, y, t) + z] = even_lanes(a, b);
       l.b[l.tile(1 - even, y, t) + z] = odd_lanes(a, b);
     }
   }
-  DGPDE_HD void fetch(int64_t y, int64_t g, int64_t z, float* row) {
-    Level& l = m_.finest();
+  DGPDE_HD void fetch(int64_t y, int64_t g, int64_t z, Real* row) {
+    Level<V>& l = m_.finest();
     const int even = static_cast<int>(y & 1);
-    for (int64_t k = 0; k < Level::kGroup && g * Level::kGroup + k < l.tiles; ++k) {
-      const int64_t t = g * Level::kGroup + k;
-      const PackF a = l.x[l.tile(even, y, t) + z], b = l.x[l.tile(1 - even, y, t) + z];
-      const PackF low = interleave_low(a, b), high = interleave_high(a, b);
+    for (int64_t k = 0; k < Level<V>::kGroup && g * Level<V>::kGroup + k < l.tiles; ++k) {
+      const int64_t t = g * Level<V>::kGroup + k;
+      const V a = l.x[l.tile(even, y, t) + z], b = l.x[l.tile(1 - even, y, t) + z];
+      const V low = interleave_low(a, b), high = interleave_high(a, b);
       std::memcpy(row + 2 * k * kLanes, &low, sizeof(low));
       std::memcpy(row + (2 * k + 1) * kLanes, &high, sizeof(high));
     }
@@ -208,18 +222,14 @@ class Krylov {
 
   // b . x of the finest level in float64
   double level_dot() {
-    Level& l = m_.finest();
+    Level<V>& l = m_.finest();
     const int64_t items = 2 * l.ny, length = l.tiles * l.nz;
     if (w_.sums.size() < items) w_.sums.resize(items);
 #pragma omp parallel for schedule(static) num_threads(o_.threads) if (o_.threads > 1)
     for (int64_t item = 0; item < items; ++item) {
       PackD low{}, high{};
       for (int64_t i = item * length; i < (item + 1) * length; ++i) {
-        HalfPackF b[2], x[2];
-        std::memcpy(b, &l.b[i], sizeof(b));
-        std::memcpy(x, &l.x[i], sizeof(x));
-        low += __builtin_convertvector(b[0], PackD) * __builtin_convertvector(x[0], PackD);
-        high += __builtin_convertvector(b[1], PackD) * __builtin_convertvector(x[1], PackD);
+        add_product(l.b[i], l.x[i], low, high);
       }
       w_.sums[item] = {sum_lanes(low + high), 0};
     }
@@ -255,7 +265,7 @@ class Krylov {
       }
       rz = rz_new;
       segments([&](int64_t y, int64_t g, int64_t z, int64_t i, int64_t n) {
-        alignas(64) float row[kSegment];
+        alignas(64) Real row[kSegment];
         fetch(y, g, z, row);
         double *to = &p[i], *sum = x + i;
         if (first) {
@@ -294,17 +304,17 @@ class Krylov {
     }
   }
 
-  // A z = V H with V orthonormal: V in float32 (each with its scale), z = M v in float32, H in float64. Rounding V costs an iteration
-  // now and then, since the true residual is looked at before the end, and saves half the memory.
+  // A z = V H with V orthonormal, each v with a scale of its own, z = M v, H in float64. In float32, rounding V costs an
+  // iteration now and then, since the true residual is looked at before the end, and saves half the memory.
   void gmres(double* x, double norm, double goal, int64_t& iterations) {
-    constexpr int m = Workspace::kRestart;
+    constexpr int m = Workspace<Real>::kRestart;
     double h[m][m + 2], cosine[m], sine[m], rhs[m + 1], unit_v[m + 1], unit_z[m];
     Buffer<double>&r = w_.r, &q = w_.q;
     q.resize(a_.cells());
     set_scale(norm);
-    float* v = next_basis(0);
+    Real* v = next_basis(0);
     segments([&](int64_t y, int64_t g, int64_t z, int64_t i, int64_t n) {
-      for (int64_t k = 0; k < n; ++k) v[i + k] = static_cast<float>(in_ * r[i + k]);
+      for (int64_t k = 0; k < n; ++k) v[i + k] = static_cast<Real>(in_ * r[i + k]);
       import(y, g, z, v + i, n, 1.0);
       return Sums();
     });
@@ -315,11 +325,11 @@ class Krylov {
       ++iterations;
       m_.cycle(o_.gamma, o_.threads);
       unit_z[k] = unit_v[k] * m_.scale();
-      float* direction = next_direction(k);
+      Real* direction = next_direction(k);
       segments([&](int64_t y, int64_t g, int64_t z, int64_t i, int64_t n) {
-        alignas(64) float row[kSegment];
+        alignas(64) Real row[kSegment];
         fetch(y, g, z, row);
-        std::memcpy(direction + i, row, static_cast<size_t>(n) * sizeof(float));
+        std::memcpy(direction + i, row, static_cast<size_t>(n) * sizeof(Real));
         return Sums();
       });
       const double whole = orthogonal_parts(direction, unit_z[k], k, h[k]);  // h[k][j] = (stored v_j) . A z
@@ -333,7 +343,7 @@ class Krylov {
         return;
       }
       set_scale(std::sqrt(rest > 1e-4 * whole ? rest : whole));
-      float* next = next_basis(k + 1);
+      Real* next = next_basis(k + 1);
       const double length = std::sqrt(subtract(next, k, h[k], unit_v));
       h[k][k + 1] = length;
       unit_v[k + 1] = 1.0 / (length * in_);
@@ -365,27 +375,27 @@ class Krylov {
     for (int j = 0; j < k; ++j) rhs[j] *= unit_z[j] / unit_;
     rows([&](int64_t i, int64_t n) {
       for (int j = 0; j < k; ++j) {
-        const float* z = w_.direction[j].data();
+        const Real* z = w_.direction[j].data();
         for (int64_t c = i; c < i + n; ++c) x[c] += rhs[j] * z[c];
       }
       return Sums();
     });
   }
 
-  float* next_basis(int k) {
+  Real* next_basis(int k) {
     w_.basis[k].resize(a_.cells());
     return w_.basis[k].data();
   }
-  float* next_direction(int k) {
+  Real* next_direction(int k) {
     w_.direction[k].resize(a_.cells());
     return w_.direction[k].data();
   }
 
   // q = scale A z, its products with the stored v_0 .. v_k, and q . q.
-  double orthogonal_parts(const float* z, double scale, int last, double* products) {
+  double orthogonal_parts(const Real* z, double scale, int last, double* products) {
     const int64_t count = a_.nz * a_.ny, step = std::max<int64_t>(1, kBlock / a_.nx),
                   items = (count + step - 1) / step;
-    constexpr int64_t width = Workspace::kRestart + 2;
+    constexpr int64_t width = Workspace<Real>::kRestart + 2;
     if (w_.dots.size() < items * width) w_.dots.resize(items * width);
 #pragma omp parallel for schedule(static) num_threads(o_.threads) if (o_.threads > 1 && items > 3)
     for (int64_t item = 0; item < items; ++item) {
@@ -409,15 +419,15 @@ class Krylov {
   }
 
   // q -= sum of h_j v_j; stored as the next v, handed to the finest level; its square.
-  double subtract(float* next, int last, const double* h, const double* unit_v) {
+  double subtract(Real* next, int last, const double* h, const double* unit_v) {
     return segments([&](int64_t y, int64_t g, int64_t z, int64_t i, int64_t n) {
              double* q = &w_.q[i];
              for (int j = 0; j <= last; ++j) {
-               const float* v = &w_.basis[j][i];
+               const Real* v = &w_.basis[j][i];
                const double factor = h[j] * unit_v[j];
                for (int64_t c = 0; c < n; ++c) q[c] -= factor * v[c];
              }
-             for (int64_t c = 0; c < n; ++c) next[i + c] = static_cast<float>(in_ * q[c]);
+             for (int64_t c = 0; c < n; ++c) next[i + c] = static_cast<Real>(in_ * q[c]);
              import(y, g, z, next + i, n, 1.0);
              return Sums{dot_row(q, q, n), 0};
            })
@@ -426,8 +436,8 @@ class Krylov {
 
   Stencil a_;
   Form form_;
-  Hierarchy& m_;
-  Workspace& w_;
+  Hierarchy<V>& m_;
+  Workspace<Real>& w_;
   LinearOptions o_;
   LinearStatus status_ = LinearStatus::converged;
   double unit_ = 1, in_ = 1, out_ = 1;

@@ -42,34 +42,33 @@ class Buffer {
   int64_t size_ = 0;
 };
 
-constexpr int kLanes = Lane<PackF>::width;
-
-// Lanes of the pair (a, b), 2 kLanes numbers in a row.
-#if defined(__AVX512F__)
-#define DGPDE_SHUFFLE(a, b, i0, i1, step)                                                                   \
-  __builtin_shufflevector(a, b, i0, i1, (i0) + (step), (i1) + (step), (i0) + 2 * (step), (i1) + 2 * (step), \
-                          (i0) + 3 * (step), (i1) + 3 * (step), (i0) + 4 * (step), (i1) + 4 * (step),       \
-                          (i0) + 5 * (step), (i1) + 5 * (step), (i0) + 6 * (step), (i1) + 6 * (step),       \
-                          (i0) + 7 * (step), (i1) + 7 * (step))
-#elif defined(__AVX__)
-#define DGPDE_SHUFFLE(a, b, i0, i1, step)                                                                   \
-  __builtin_shufflevector(a, b, i0, i1, (i0) + (step), (i1) + (step), (i0) + 2 * (step), (i1) + 2 * (step), \
-                          (i0) + 3 * (step), (i1) + 3 * (step))
-#else
-#define DGPDE_SHUFFLE(a, b, i0, i1, step) __builtin_shufflevector(a, b, i0, i1, (i0) + (step), (i1) + (step))
-#endif
-
-// b moved up by one lane; lane 0 is the last of a.
-DGPDE_HD PackF shift_up(PackF a, PackF b) { return DGPDE_SHUFFLE(a, b, kLanes - 1, kLanes, 2); }
-// a moved down by one lane; the last lane is the first of b.
-DGPDE_HD PackF shift_down(PackF a, PackF b) { return DGPDE_SHUFFLE(a, b, 1, 2, 2); }
-DGPDE_HD PackF even_lanes(PackF a, PackF b) { return DGPDE_SHUFFLE(a, b, 0, 2, 4); }
-DGPDE_HD PackF odd_lanes(PackF a, PackF b) { return DGPDE_SHUFFLE(a, b, 1, 3, 4); }
-// a0 b0 a1 b1 ... of the lower or of the upper halves
-DGPDE_HD PackF interleave_low(PackF a, PackF b) { return DGPDE_SHUFFLE(a, b, 0, kLanes, 1); }
-DGPDE_HD PackF interleave_high(PackF a, PackF b) { return DGPDE_SHUFFLE(a, b, kLanes / 2, kLanes + kLanes / 2, 1); }
-
+// Lane shuffles of the pair (a, b), numbered 0 .. 2W-1: the indices i, j, then both moved on by `step` until W are named.
+#define DGPDE_LANES4(i, j, step) i, j, (i) + (step), (j) + (step)
+#define DGPDE_LANES8(i, j, step) DGPDE_LANES4(i, j, step), DGPDE_LANES4((i) + 2 * (step), (j) + 2 * (step), step)
+#define DGPDE_LANES16(i, j, step) DGPDE_LANES8(i, j, step), DGPDE_LANES8((i) + 4 * (step), (j) + 4 * (step), step)
+#define DGPDE_SHUFFLE(name, i, j, step)                                \
+  template <class V>                                                   \
+  DGPDE_HD V name(V a, V b) {                                          \
+    constexpr int W = Lane<V>::width;                                  \
+    if constexpr (W == 16)                                             \
+      return __builtin_shufflevector(a, b, DGPDE_LANES16(i, j, step)); \
+    else if constexpr (W == 8)                                         \
+      return __builtin_shufflevector(a, b, DGPDE_LANES8(i, j, step));  \
+    else if constexpr (W == 4)                                         \
+      return __builtin_shufflevector(a, b, DGPDE_LANES4(i, j, step));  \
+    else                                                               \
+      return __builtin_shufflevector(a, b, i, j);                      \
+  }
+DGPDE_SHUFFLE(shift_up, W - 1, W, 2)  // b moved up by one lane; lane 0 is the last of a
+DGPDE_SHUFFLE(shift_down, 1, 2, 2)    // a moved down by one lane; the last lane is the first of b
+DGPDE_SHUFFLE(even_lanes, 0, 2, 4)
+DGPDE_SHUFFLE(odd_lanes, 1, 3, 4)
+DGPDE_SHUFFLE(interleave_low, 0, W, 1)  // a0 b0 a1 b1 ... of the lower halves
+DGPDE_SHUFFLE(interleave_high, W / 2, W + W / 2, 1)
 #undef DGPDE_SHUFFLE
+#undef DGPDE_LANES16
+#undef DGPDE_LANES8
+#undef DGPDE_LANES4
 
 }  // namespace DGPDE_ISA
 }  // namespace dgpde

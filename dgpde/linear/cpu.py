@@ -35,6 +35,11 @@ class CpuBackend:
         """Build the hierarchy of the matrix or of its transpose, unless it is there."""
         self.engine.prepare(transposed, torch.get_num_threads())
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the hierarchies and work vectors."""
+        return int(self.engine.nbytes)
+
     def solve(
         self, rhs: Tensor, x0: Tensor | None, tolerance: float, max_iterations: int, transposed: bool
     ) -> tuple[Tensor, int, float, str]:

@@ -46,6 +46,11 @@ class ReferenceBackend:
             except RuntimeError:  # "Factor is exactly singular"
                 self.factors = False
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the factors: a number and a 32-bit index for each entry."""
+        return 12 * int(self.factors.L.nnz + self.factors.U.nnz) if self.factors else 0
+
     def solve(
         self, rhs: Tensor, x0: Tensor | None, tolerance: float, max_iterations: int, transposed: bool
     ) -> tuple[Tensor, int, float, str]:

@@ -46,8 +46,9 @@ class LinearSolver:
     """Solves A x = b and A^T x = b for a :class:`StencilMatrix`.
 
     The backend "cpu" is a preconditioned Krylov method, conjugate gradients for matrices declared symmetric, else
-    flexible GMRES; the preconditioner is a multigrid cycle with exact solves along z (README of this folder). Results do
-    not depend on the number of threads (``torch.set_num_threads``). "reference" is SciPy's sparse LU, for small problems.
+    flexible GMRES; the preconditioner is a multigrid cycle with exact solves along z (README of this folder). Results
+    do not depend on the number of threads (``torch.set_num_threads``). "reference" is SciPy's sparse LU, for small
+    problems.
 
     Args:
         tolerance: of the relative residual in the 2-norm.
@@ -105,6 +106,11 @@ class LinearSolver:
         if self._matrix is None:
             raise ValueError("matrix: there is none yet; call setup(matrix) first")
         self._backend.prepare(transposed)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the preconditioners and work vectors hold now, bytes; the matrix is not counted."""
+        return self._backend.nbytes
 
     def solve(
         self,
