@@ -190,4 +190,4 @@ def water(
     gain = problem.volume(psi) * (now.theta - step.theta)
     gain = gain + stencil.inputs["storage"] * now.theta * (psi - step.psi)
     inflow = {side: problem.area(side, psi) * flux for side, flux in now.flux.items()}
-    return gain, inflow, source_sums(problem, stencil.inputs, step.interval)
+    return gain, inflow, source_sums(problem, stencil.inputs, step.interval, psi)
