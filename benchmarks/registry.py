@@ -21,7 +21,7 @@ class Baseline:
     name: str
     module: str
     arguments: dict[int, str]
-    needs_jax: bool = False
+    needs: str | None = None  # a package that is in the baselines' own Python, not in that of dgpde
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,35 @@ class Case:
 
     name: str
     title: str
-    module: str  # of benchmarks.cases; its `measure(size, device, repeats)` checks first and times then
+    module: str  # of benchmarks.cases
     repeats: dict[str, dict[int, int]]  # device -> size -> repeats
     baselines: tuple[Baseline, ...] = ()
+    function: str = (
+        "measure"  # of the module; called with (size, device, repeats), it checks first and times then
+    )
 
     def measure(self) -> Measure:
         """The function that measures dgpde; importing it imports torch."""
-        function: Measure = import_module(f"benchmarks.cases.{self.module}").measure
+        function: Measure = getattr(import_module(f"benchmarks.cases.{self.module}"), self.function)
         return function
+
+
+def linear_case(name: str, title: str, columns: int, methods: tuple[str, ...]) -> Case:
+    """A system of `benchmarks.linear` with the preconditioners that run beside it."""
+    packages = {"icc0": "ilupp", "ruge-stuben": "pyamg", "smoothed-aggregation": "pyamg"}
+    return Case(
+        name=f"linear-{name}",
+        title=title,
+        module="linear",
+        function=name,
+        repeats={"cpu": {columns: 10}},
+        baselines=tuple(
+            Baseline(
+                method, "linear_krylov", {columns: f"--system {name} --method {method}"}, packages[method]
+            )
+            for method in methods
+        ),
+    )
 
 
 CASES = {
@@ -56,7 +77,7 @@ CASES = {
                     name="jax",
                     module="celia_jax",
                     arguments={1: "--repeats 10", 64: "--repeats 5", 1024: "--repeats 3"},
-                    needs_jax=True,
+                    needs="jax",
                 ),
                 Baseline(
                     name="torch",
@@ -76,10 +97,46 @@ CASES = {
             repeats={"cpu": {64: 5, 1000: 3}, "cuda": {1000: 5, 50_000: 3}},
         ),
         Case(
+            name="slab",
+            title="A day of rain on a heterogeneous slab (ParFlow, PFLOTRAN), 40 layers, hourly steps",
+            module="slab",
+            repeats={"cpu": {1024: 5, 16_384: 3}},
+        ),
+        Case(
+            name="aquifer",
+            title="Ten days of pumping from a heterogeneous confined aquifer (MODFLOW 6), 40 x 160 x 160 cells",
+            module="aquifer",
+            repeats={"cpu": {25_600: 3}},
+        ),
+        Case(
+            name="hillside",
+            title="Rain on a heterogeneous section (FiPy), 64 layers, hourly steps of a day",
+            module="hillside",
+            repeats={"cpu": {64: 5}},
+        ),
+        Case(
             name="million",
             title="The same week on a million columns, float64; the gradient in parts that fit in memory",
             module="million",
             repeats={"cuda": {1_000_000: 3}},
+        ),
+        linear_case(
+            "slab",
+            "Linear system of steady flow in a slab of 128 x 128 x 40 cells, dx/dz = 40, to 1e-8",
+            128 * 128,
+            ("icc0", "smoothed-aggregation"),
+        ),
+        linear_case(
+            "step",
+            "Linear system of one time step in the same slab, to 1e-8",
+            128 * 128,
+            ("icc0", "ruge-stuben"),
+        ),
+        linear_case(
+            "cube",
+            "Linear system of steady flow in a cube of 96 x 96 x 96 cells, to 1e-8",
+            96 * 96,
+            ("icc0", "ruge-stuben", "smoothed-aggregation"),
         ),
     )
 }

@@ -15,7 +15,13 @@ from benchmarks.registry import CASES
 from benchmarks.run import RESULTS
 
 BEGIN, END = "<!-- results: python -m benchmarks.report --readme -->", "<!-- end of results -->"
-PEERS = {"jax": "JAX", "torch": "PyTorch"}
+PEERS = {
+    "jax": "JAX",
+    "torch": "PyTorch",
+    "icc0": "ICC(0)-CG",
+    "ruge-stuben": "Ruge-Stuben AMG",
+    "smoothed-aggregation": "smoothed aggregation AMG",
+}
 
 
 def times(ratios: dict[str, float], peer: str) -> str:

@@ -35,18 +35,18 @@ def child(command: list[str]) -> dict[str, Any]:
     return record
 
 
-def baseline(entry: Baseline, size: int, jax_python: str) -> dict[str, Any] | None:
-    """One baseline at one size; None when it has none there, or JAX is not installed."""
+def baseline(entry: Baseline, size: int, peer_python: str) -> dict[str, Any] | None:
+    """One baseline at one size; None when it has none there, or the package that it needs is not installed."""
     if size not in entry.arguments:
         return None
-    python = jax_python if entry.needs_jax else sys.executable
-    if entry.needs_jax:
+    python = peer_python if entry.needs else sys.executable
+    if entry.needs:
         found = (
             Path(python).exists()
-            and not subprocess.run([python, "-c", "import jax"], capture_output=True).returncode
+            and not subprocess.run([python, "-c", f"import {entry.needs}"], capture_output=True).returncode
         )
         if not found:
-            print(f"    {entry.name}: left out, {python} has no JAX", flush=True)
+            print(f"    {entry.name}: left out, {python} has no {entry.needs}", flush=True)
             return None
     command = [python, "-m", f"benchmarks.baselines.{entry.module}", "--columns", str(size)]
     return child([*command, *entry.arguments[size].split()])
@@ -85,7 +85,7 @@ def compare(before: dict[str, Any], now: dict[str, Any]) -> None:
         print(f"    {size}: time relative to commit {before['surroundings']['commit']}: {text}", flush=True)
 
 
-def run_case(case: Case, device: str, sizes: list[int], names: list[str], jax_python: str) -> bool:
+def run_case(case: Case, device: str, sizes: list[int], names: list[str], peer_python: str) -> bool:
     """Measure one case beside the baselines of these names; whether every measurement passed its checks.
 
     The record is written after each size, so that a run that is stopped leaves what it has measured.
@@ -104,7 +104,7 @@ def run_case(case: Case, device: str, sizes: list[int], names: list[str], jax_py
             record["sizes"][str(size)] = own
             good = False
         else:
-            found = {entry.name: baseline(entry, size, jax_python) for entry in chosen}
+            found = {entry.name: baseline(entry, size, peer_python) for entry in chosen}
             peers = {name: peer for name, peer in found.items() if peer is not None}
             good &= all("error" not in peer for peer in peers.values())
             entry = {"dgpde": own, "baselines": peers, "ratios": ratios(own, peers)}
@@ -150,11 +150,14 @@ def main() -> int:
     parser.add_argument(
         "--size", action="append", type=int, help="numbers of columns; default: the case's own"
     )
-    parser.add_argument(
-        "--baseline", action="append", choices=["jax", "torch"], help="repeatable; default: all"
-    )
+    names = sorted({entry.name for case in CASES.values() for entry in case.baselines})
+    parser.add_argument("--baseline", action="append", choices=names, help="repeatable; default: all")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--jax-python", default=".venv-bench/bin/python", help="a Python that has JAX")
+    parser.add_argument(
+        "--peer-python",
+        default=".venv-bench/bin/python",
+        help="a Python that has the packages of the baselines",
+    )
     parser.add_argument("--child", nargs=3, metavar=("CASE", "DEVICE", "SIZE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -168,8 +171,8 @@ def main() -> int:
             CASES[name],
             options.device,
             sizes,
-            options.baseline or ["jax", "torch"],
-            str(ROOT / options.jax_python),
+            options.baseline or names,
+            str(ROOT / options.peer_python),
         )
     return 0 if good else 1
 

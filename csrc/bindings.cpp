@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "cpu/dispatch.h"
+#include "cpu/flow_bindings.h"
+#include "cpu/linear_bindings.h"
 #include "cpu/soil_bindings.h"
 #include "cpu/thread_bindings.h"
 
@@ -234,6 +236,8 @@ PYBIND11_MODULE(_C, m) {
         py::arg("threads"));
   bind_problem(m);
   dgpde::bind_soil(m);
+  dgpde::bind_flow(m);
+  dgpde::bind_linear(m);
   dgpde::bind_threads(m);
   m.def(
       "column_forward",

@@ -1,4 +1,4 @@
-"""From the words of a problem to what the column kernels read: a ColumnProblem and its tensors."""
+"""The words of a problem and their checks; from them what the column kernels read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dgpde.kernels.column_flow.problem import ColumnProblem
 from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.soil import Soil
-from dgpde.sources import RootUptake, Source
+from dgpde.sources import River, RootUptake, Source, Well
 
 Times = Tensor | NDArray[np.generic] | Sequence[float]
 Save = str | Sequence[int]
@@ -30,12 +30,25 @@ class Words:
 
     grid: Grid
     soil: Soil
-    top: Boundary
-    bottom: Boundary
+    boundaries: dict[str, Boundary]  # one for every side of the grid
     roots: RootUptake | None
     sources: tuple[Source, ...]
+    wells: tuple[Well, ...]
+    rivers: tuple[River, ...]
     specific_storage: Stored
+    anisotropy: Stored
     face_mean: str
+    engine: str
+
+    @property
+    def top(self) -> Boundary:
+        """What happens at the surface."""
+        return self.boundaries["top"]
+
+    @property
+    def bottom(self) -> Boundary:
+        """What happens at the lowest face."""
+        return self.boundaries["bottom"]
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All tensors of the words, for the choice of type and device."""
@@ -44,15 +57,19 @@ class Words:
         # given.
         for name, value in self.soil.parameters_on(self.grid.shape).items():
             yield name, value if any(value.stride()) else value[(0,) * value.dim()]
-        yield from self.top.tensors()
-        yield from self.bottom.tensors()
+        for boundary in self.boundaries.values():
+            yield from boundary.tensors()
         if self.roots is not None:
             yield from self.roots.tensors()
         for source in self.sources:
             yield from source.tensors()
-        tensor = tensor_of(self.specific_storage)
-        if tensor is not None:
-            yield "specific_storage", tensor
+        places: tuple[Well | River, ...] = (*self.wells, *self.rivers)
+        for place in places:
+            yield from place.tensors()
+        for name in ("specific_storage", "anisotropy"):
+            tensor = tensor_of(getattr(self, name))
+            if tensor is not None:
+                yield name, tensor
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,7 @@ class Setup:
         if words.sources:
             total = sum(source.compact(frame, k) for k, source in enumerate(words.sources))
             assert isinstance(total, Tensor)
-            inputs["source"] = frame.full(total)
+            inputs["source"] = frame.full(total, words.grid.shape)
         return problem, inputs
 
 
@@ -107,17 +124,25 @@ def compact_view(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def set_up(
-    words: Words, psi0: Value, times: Times, options: SolveOptions, save: Save, ponding0: Value
-) -> Setup:
-    """Check the arguments of a run against the words and fix its shape, type and device.
+@dataclass(frozen=True)
+class Start:
+    """What every engine asks of the arguments of a run: times, frame and the state at the start."""
+
+    times: Tensor
+    frame: Frame
+    psi0: Tensor
+    ponding0: Tensor
+
+
+def check_start(words: Words, psi0: Value, times: Times, options: SolveOptions, ponding0: Value) -> Start:
+    """Check the arguments of a run against the words and fix its type and device.
 
     Raises:
         TypeError, ValueError: the message starts with the name of the argument.
     """
     if not isinstance(options, SolveOptions):
         raise TypeError(f"options must be a SolveOptions, not {type(options).__name__}")
-    grid, soil = words.grid, words.soil
+    grid = words.grid
     seconds = check_times(times)
     start, ponding = store("psi0", psi0, ANY), store("ponding0", ponding0, NOT_NEGATIVE)
     given = [(name, tensor_of(value)) for name, value in (("psi0", start), ("ponding0", ponding))]
@@ -134,11 +159,24 @@ def set_up(
             )
     frame = Frame(grid, seconds.numel() - 1, dtype, device)
     psi = frame.constant("psi0", start, grid.shape)
-    standing = frame.constant("ponding0", ponding, (grid.n,), NOT_NEGATIVE)
+    standing = frame.constant("ponding0", ponding, grid.side_shape("top"), NOT_NEGATIVE)
     if not isinstance(words.top, Atmosphere) and bool((standing.detach() != 0).any()):
         raise ValueError(
             "ponding0 must be 0 unless the top boundary is an Atmosphere, which lets water stand"
         )
+    return Start(seconds, frame, psi, standing)
+
+
+def set_up(
+    words: Words, psi0: Value, times: Times, options: SolveOptions, save: Save, ponding0: Value
+) -> Setup:
+    """A run of the column engine.
+
+    Raises:
+        TypeError, ValueError: the message starts with the name of the argument.
+    """
+    start = check_start(words, psi0, times, options, ponding0)
+    grid, soil = words.grid, words.soil
     problem = ColumnProblem(
         n=grid.n,
         nz=grid.nz,
@@ -151,13 +189,13 @@ def set_up(
         bottom=words.bottom.kind,
         roots=words.roots is not None,
         sources=bool(words.sources),
-        times=seconds,
-        save=check_save(save, seconds.numel()),
+        times=start.times,
+        save=check_save(save, start.times.numel()),
         options=options,
-        classes=soil.classes_on(grid.shape, device),
+        classes=soil.classes_on(grid.shape, start.frame.device),
         knots=soil.knots,
     )
-    return Setup(words, problem, frame, psi, standing)
+    return Setup(words, problem, start.frame, start.psi0, start.ponding0)
 
 
 def check_times(times: Times) -> Tensor:

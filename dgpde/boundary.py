@@ -1,7 +1,8 @@
 """What happens at the faces of the domain: data and checks.
 
-Every value may be a number, a tensor that broadcasts to the columns ([n]) or, when it varies in time, a
-``Series`` ([T] or [T, n]); all of them are differentiable. Fluxes are positive into the domain.
+Every value may be a number, a tensor that broadcasts to the faces of the side (``Grid.side_shape``: [n] for
+columns) or, when it varies in time, a ``Series`` ([T] or [T, *side]); all of them are differentiable. Fluxes are
+positive into the domain.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from dgpde.frame import ANY, NOT_NEGATIVE, Frame, Limits, Stored, store, tensor_of
+from dgpde.grid import SIDES
 from dgpde.series import Value
-
-SIDES = ("top", "bottom", "west", "east", "south", "north")
 
 
 class Boundary:
@@ -39,9 +39,9 @@ class Boundary:
         return [(name, tensor) for name, tensor in found if tensor is not None]
 
     def inputs(self, frame: Frame, side: str) -> dict[str, Tensor]:
-        """The kernel's values of this boundary, [t, n] each, for the intervals of the frame."""
+        """The kernel's values of this boundary, [t, *side] each, for the intervals of the frame."""
         return {
-            name: frame.series(self._called(name, side), value, self.limits.get(name, ANY))
+            name: frame.series(self._called(name, side), value, side, self.limits.get(name, ANY))
             for name, value in self.values().items()
         }
 
@@ -74,10 +74,9 @@ class HydraulicHead(Boundary):
 
     def inputs(self, frame: Frame, side: str) -> dict[str, Tensor]:
         """The pressure head on the face, psi = H - g z_face."""
-        grid = frame.grid
-        z_face = grid.z_faces[-1 if side == "top" else 0].item()
-        head = frame.compact(self._called("H", side), self.values()["H"], (grid.n,))
-        return {"psi": frame.full(head - grid.gravity * z_face)}
+        shape, z_face = frame.grid.side_shape(side), frame.grid.side_elevation(side)
+        head = frame.compact(self._called("H", side), self.values()["H"], shape)
+        return {"psi": frame.full(head - (frame.grid.gravity * z_face).to(head), shape)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +99,7 @@ class NoFlow(Boundary):
 
     def inputs(self, frame: Frame, side: str) -> dict[str, Tensor]:
         """A flux of zero."""
-        return {"q": frame.series(self._called("q", side), 0.0)}
+        return {"q": frame.series(self._called("q", side), 0.0, side)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +134,9 @@ class GeneralHead(Boundary):
     def inputs(self, frame: Frame, side: str) -> dict[str, Tensor]:
         """The head counted from the lowest face, as the kernels count z, and the conductance."""
         values = self.values()
-        head = _above_bottom(frame, self._called("H", side), values["H"])
-        conductance = frame.series(self._called("conductance", side), values["conductance"], NOT_NEGATIVE)
+        head = _above_bottom(frame, self._called("H", side), values["H"], side)
+        called = self._called("conductance", side)
+        conductance = frame.series(called, values["conductance"], side, NOT_NEGATIVE)
         return {"head": head, "conductance": conductance}
 
 
@@ -163,9 +163,9 @@ class DeepWaterTable(Boundary):
     def inputs(self, frame: Frame, side: str) -> dict[str, Tensor]:
         """The level counted from the lowest face, as the kernels count z; coefficient and exponent."""
         values = self.values()
-        level = _above_bottom(frame, self._called("level", side), values["level"])
+        level = _above_bottom(frame, self._called("level", side), values["level"], side)
         others = {
-            name: frame.series(self._called(name, side), values[name], NOT_NEGATIVE)
+            name: frame.series(self._called(name, side), values[name], side, NOT_NEGATIVE)
             for name in ("coefficient", "exponent")
         }
         return {"level": level, **others}
@@ -199,8 +199,9 @@ class Atmosphere(Boundary):
     }
 
 
-def _above_bottom(frame: Frame, name: str, value: Stored) -> Tensor:
-    """A hydraulic head or level [t, n] counted from the lowest face instead of from z = 0."""
+def _above_bottom(frame: Frame, name: str, value: Stored, side: str) -> Tensor:
+    """A hydraulic head or level [t, *side] counted from the lowest face instead of from z = 0."""
     grid = frame.grid
-    head = frame.compact(name, value, (grid.n,))
-    return frame.full(head - grid.gravity * grid.z_bottom if grid.z_bottom else head)
+    shape = grid.side_shape(side)
+    head = frame.compact(name, value, shape)
+    return frame.full(head - grid.gravity * grid.z_bottom if grid.z_bottom else head, shape)

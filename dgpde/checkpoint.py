@@ -74,6 +74,7 @@ class StateStore:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.where = checkpoint.where
         self.states: dict[int, State] = {}
+        self.kept: set[int] = set()
         self.devices: dict[str, torch.device] = {}
         self.folder: tempfile.TemporaryDirectory[str] | None = None
         if self.where == "disk":
@@ -88,6 +89,7 @@ class StateStore:
 
     def put(self, index: int, state: State) -> None:
         """Keep a state under a number."""
+        self.kept.add(index)
         self.devices = {name: value.device for name, value in state.items()}
         if self.where == "device":
             self.states[index] = {name: value.clone() for name, value in state.items()}

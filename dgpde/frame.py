@@ -104,7 +104,7 @@ class Frame:
         Args:
             name: what the messages call it.
             value: number, tensor that broadcasts to ``cell_shape``, or Series of [T, ...] that does.
-            cell_shape: shape of one interval, (n,) or (nz, n).
+            cell_shape: shape of one interval: of the grid, of its surface or of a side.
             limits: range of the value.
 
         Returns:
@@ -124,14 +124,14 @@ class Frame:
         tensor = tensor.reshape(tensor.shape[0], *[1] * missing, *tensor.shape[1:])
         return tensor[self.first : self.last]
 
-    def series(self, name: str, value: Stored, limits: Limits = ANY) -> Tensor:
-        """[t, n] from a number, a tensor ([], [n]) or a Series ([T], [T, n])."""
-        return self.full(self.compact(name, value, (self.grid.n,), limits))
+    def series(self, name: str, value: Stored, side: str, limits: Limits = ANY) -> Tensor:
+        """[t, *side] from a number, a tensor that broadcasts to the side, or a Series of them."""
+        shape = self.grid.side_shape(side)
+        return self.full(self.compact(name, value, shape, limits), shape)
 
-    def full(self, tensor: Tensor) -> Tensor:
-        """A compact tensor as a view of its full shape, [t, n] or [t, nz, n]."""
-        cells = (self.grid.n,) if tensor.dim() == 2 else (self.grid.nz, self.grid.n)
-        return tensor.expand(self.last - self.first, *cells)
+    def full(self, tensor: Tensor, cell_shape: tuple[int, ...]) -> Tensor:
+        """A compact tensor as a view of its full shape, [t, *cell_shape]."""
+        return tensor.expand(self.last - self.first, *cell_shape)
 
     def _cast(self, name: str, value: float | Tensor, limits: Limits) -> Tensor:
         if not isinstance(value, Tensor):

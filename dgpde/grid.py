@@ -13,6 +13,7 @@ from torch import Tensor
 from dgpde.series import numeric
 
 Spacing = float | Sequence[float] | Tensor | NDArray[np.generic]
+SIDES = ("top", "bottom", "west", "east", "south", "north")
 
 
 class Grid:
@@ -20,8 +21,10 @@ class Grid:
 
     Args:
         shape: number of cells along z, (y,) x.
-        spacing: cell size along each axis [m]; a number, or one number a cell along that axis.
+        spacing: cell size along each axis [m]; a number, or one number a cell along that axis. A section is 1 m
+            wide.
         active: boolean field of ``shape``, False where a cell takes no part; None when all do.
+        z_bottom: elevation of the lowest face [m], default 0; -sum(dz) puts z = 0 at the surface.
 
     Attributes:
         shape: as given; a field of the grid has this shape.
@@ -35,7 +38,12 @@ class Grid:
     """
 
     def __init__(
-        self, shape: Sequence[int], spacing: Sequence[Spacing], active: Tensor | None = None
+        self,
+        shape: Sequence[int],
+        spacing: Sequence[Spacing],
+        active: Tensor | None = None,
+        *,
+        z_bottom: float = 0.0,
     ) -> None:
         self.shape = _shape("shape", shape)
         if len(self.shape) not in (2, 3):
@@ -47,7 +55,7 @@ class Grid:
         self.spacing = tuple(sizes)
         self.lateral = True
         self.gravity = 1.0
-        self.z_bottom = 0.0
+        self.z_bottom = _number("z_bottom", z_bottom)
         self.active = _active(active, self.shape)
 
     @classmethod
@@ -97,6 +105,37 @@ class Grid:
     def n(self) -> int:
         """Number of columns: all positions in the plane."""
         return math.prod(self.shape[1:])
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides that the grid has: top and bottom; of sections also west and east; of domains all six."""
+        if not self.lateral:
+            return SIDES[:2]
+        return SIDES[:4] if len(self.shape) == 2 else SIDES
+
+    def side_shape(self, side: str) -> tuple[int, ...]:
+        """Shape of the faces of a side: (n,) for columns; of a section (nx,) for top and bottom, (nz,) for west
+        and east; of a domain (ny, nx), (nz, ny) for west and east, (nz, nx) for south and north.
+        """
+        gone = {"top": 0, "bottom": 0, "south": 1, "north": 1}.get(side, len(self.shape) - 1)
+        return tuple(size for axis, size in enumerate(self.shape) if axis != gone)
+
+    def side_area(self, side: str) -> Tensor:
+        """Area of the faces of a side, [*side] m2 (of a section, which is 1 m wide); 1 for a column's."""
+        if not self.lateral:
+            return torch.ones(self.side_shape(side), dtype=torch.float64)
+        gone = {"top": 0, "bottom": 0, "south": 1, "north": 1}.get(side, len(self.shape) - 1)
+        area = torch.ones((), dtype=torch.float64)
+        for axis, sizes in enumerate(self.spacing):
+            if axis != gone:
+                area = area[..., None] * sizes
+        return area
+
+    def side_elevation(self, side: str) -> Tensor:
+        """Elevation of the centres of the faces of a side, as what broadcasts to ``side_shape``, m."""
+        if side in ("top", "bottom"):
+            return self.z_faces[-1 if side == "top" else 0]
+        return self.z.reshape(-1, *[1] * (len(self.shape) - 2))
 
     @property
     def z_faces(self) -> Tensor:

@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from dgpde.assembly import Save, Setup, Times, Words, kept_in, set_up
-from dgpde.boundary import SIDES, Atmosphere, Boundary, NoFlow
+from dgpde.boundary import Atmosphere, Boundary, NoFlow
 from dgpde.errors import failure
-from dgpde.frame import NOT_NEGATIVE, store
-from dgpde.grid import Grid
+from dgpde.field import solve_field
+from dgpde.frame import NOT_NEGATIVE, POSITIVE, store
+from dgpde.grid import SIDES, Grid
 from dgpde.kernels.column_flow.problem import FACE_MEANS, STATUS_TEXT, ColumnResult
 from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.soil import Soil
 from dgpde.solution import Solution, actual_evaporation, joined, masked_after_failure, show_progress
-from dgpde.sources import RootUptake, Source
+from dgpde.sources import River, RootUptake, Source, Well
 
 if TYPE_CHECKING:
     from dgpde.checkpoint import Plan
 
 DEFAULTS = SolveOptions()
 PROGRESS_BLOCKS = 50  # how often a bar moves
+ENGINES = ("column", "field")
+Sources = RootUptake | Source | Well | River
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,21 @@ class Block:
 
 
 class Richards:
-    """The mixed form of Richards' equation on a grid; so far for columns (``Grid.columns``).
+    """The mixed form of Richards' equation on a grid: columns, sections or domains.
 
     Args:
         grid: where the cells are.
         soil: a relation of ``dgpde.soil``; its parameters broadcast to ``grid.shape``.
-        boundaries: "top" and "bottom" to a boundary; a side that is not named is closed.
-        sources: any number of ``Source`` and at most one ``RootUptake``.
-        specific_storage: [1/m], not negative; number, [n], [nz, 1] or [nz, n]. Default 0.
-        anisotropy: ratio of horizontal to vertical conductivity; columns have no horizontal flow, so it must
-            stay None for them.
-        face_mean: relative conductivity on a face from its two cells: "arithmetic" (default), "upstream",
-            "geometric" or "harmonic".
+        boundaries: names of sides of the grid (``Grid.sides``) to a boundary; a side that is not named is closed.
+        sources: any number of ``Source`` and, in columns, at most one ``RootUptake``; in sections and domains
+            any number of ``Well`` and ``River``.
+        specific_storage: [1/m], not negative; what broadcasts to ``grid.shape``. Default 0.
+        anisotropy: ratio of horizontal to vertical conductivity, positive; what broadcasts to ``grid.shape``;
+            ``k_sat`` of the soil is the vertical one. Columns have no horizontal flow: it must stay None for them.
+        face_mean: relative conductivity on a face from its two cells: "arithmetic" (default of columns), "upstream"
+            (by H; default of sections and domains), "geometric" or "harmonic".
+        engine: "column" (each column on its own steps, in fused kernels; default of ``Grid.columns``) or "field"
+            (one system for all cells; the only one for sections and domains).
 
     Raises:
         TypeError, ValueError: the message starts with the name of the argument.
@@ -61,39 +67,45 @@ class Richards:
         grid: Grid,
         soil: Soil,
         boundaries: Mapping[str, Boundary] | None = None,
-        sources: Sequence[RootUptake | Source] = (),
+        sources: Sequence[Sources] = (),
         specific_storage: Value = 0.0,
         anisotropy: Value | None = None,
-        face_mean: str = "arithmetic",
+        face_mean: str | None = None,
+        engine: str | None = None,
     ) -> None:
         if not isinstance(grid, Grid):
             raise TypeError(f"grid must be a Grid, not {type(grid).__name__}")
-        if grid.lateral:
-            raise ValueError(
-                "grid has lateral neighbours; only independent columns are solved so far: use Grid.columns"
-            )
         if not isinstance(soil, Soil):
             raise TypeError(f"soil must be a relation such as VanGenuchten, not {type(soil).__name__}")
-        if anisotropy is not None:
+        if anisotropy is not None and not grid.lateral:
             raise ValueError(
                 "anisotropy has no meaning for columns, which have no horizontal flow; leave it None"
             )
+        if engine not in (None, *ENGINES):
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)} or None, it is {engine!r}")
+        if engine == "column" and grid.lateral:
+            raise ValueError("engine 'column' solves independent columns; this grid has lateral neighbours")
+        engine = engine or ("field" if grid.lateral else "column")
+        if face_mean is None:
+            face_mean = "upstream" if grid.lateral else "arithmetic"
         if face_mean not in FACE_MEANS:
             raise ValueError(f"face_mean must be one of {', '.join(FACE_MEANS)}, it is {face_mean!r}")
         soil.parameters_on(grid.shape)  # raises, by name, for what does not broadcast
         soil.k_sat_on(grid.shape)
-        sides = _check_boundaries(boundaries)
-        roots, others = _check_sources(sources)
+        roots, others, wells, rivers = _check_sources(sources, grid, engine)
         self.grid, self.soil = grid, soil
         self.words = Words(
             grid=grid,
             soil=soil,
-            top=sides["top"],
-            bottom=sides["bottom"],
+            boundaries=_check_boundaries(boundaries, grid),
             roots=roots,
             sources=others,
+            wells=wells,
+            rivers=rivers,
             specific_storage=store("specific_storage", specific_storage, NOT_NEGATIVE),
+            anisotropy=store("anisotropy", 1.0 if anisotropy is None else anisotropy, POSITIVE),
             face_mean=face_mean,
+            engine=engine,
         )
 
     def solve(
@@ -103,18 +115,22 @@ class Richards:
         options: SolveOptions = DEFAULTS,
         *,
         save: Save = "all",
+        save_cells: object = None,
         ponding0: Value = 0.0,
         progress: bool = False,
     ) -> Solution:
-        """Run from psi0 at times[0] to times[-1], each column on its own steps; differentiable.
+        """Run from psi0 at times[0] to times[-1]; columns each on their own steps. Differentiable.
 
         Args:
-            psi0: initial pressure head [m]; number, [n], [nz, 1] or [nz, n].
+            psi0: initial pressure head [m]; what broadcasts to ``grid.shape``.
             times: [T + 1] output times [s], increasing; series are constant between them.
             options: tolerances, steps, backend, memory.
             save: times whose psi is kept: "all" (default), "last", or increasing indices into ``times``.
-            ponding0: water standing on the surface at the start [m]; number or [n], only under an Atmosphere.
-            progress: show a bar on stderr. The run is then computed in blocks of intervals; the result is the
+            save_cells: the cells whose psi is kept, where a field would be too much: indices or a mask as for
+                ``Well``; None (default) for all. Not for the column engine.
+            ponding0: water standing on the surface at the start [m]; what broadcasts to the top, only under an
+                Atmosphere.
+            progress: show a bar on stderr. Columns are then computed in blocks of intervals; the result is the
                 same to round-off.
 
         Returns:
@@ -124,6 +140,11 @@ class Richards:
             TypeError, ValueError: an argument of the wrong kind, shape, type, device or range.
             SolveError: a column could not go on and ``options.on_failure`` is "raise".
         """
+        if self.words.engine == "field":
+            bar = show_progress if progress else None
+            return solve_field(self.words, psi0, times, options, save, save_cells, ponding0, bar)
+        if save_cells is not None:
+            raise ValueError("save_cells is for sections and domains; columns keep the psi of all cells")
         setup = set_up(self.words, psi0, times, options, save, ponding0)
         count = setup.problem.intervals
         block = max(1, -(-count // PROGRESS_BLOCKS)) if progress else count
@@ -163,6 +184,7 @@ class Richards:
         """
         from dgpde.checkpoint import plan_columns
 
+        self._columns_only("plan")
         if isinstance(probe, bool) or not isinstance(probe, int):
             raise TypeError(f"probe must be an integer number of columns, not {type(probe).__name__}")
         if probe < 1:
@@ -204,6 +226,7 @@ class Richards:
         """
         from dgpde.io.stream import start
 
+        self._columns_only("stream")
         return start(self, path, set_up(self.words, psi0, times, options, save, ponding0), block, progress)
 
     def resume(
@@ -223,6 +246,7 @@ class Richards:
         """
         from dgpde.io.stream import resume
 
+        self._columns_only("resume")
         return resume(self, path, options, progress)
 
     def blocks(self, setup: Setup, block: int, first: int = 0, dt0: Tensor | None = None) -> Iterator[Block]:
@@ -264,24 +288,28 @@ class Richards:
             self.grid, problem.times, problem.save, result, soil=self.soil, evaporation=evaporation
         )
 
+    def _columns_only(self, what: str) -> None:
+        if self.words.engine == "field":
+            raise ValueError(f"engine: {what} is there for the column engine only; use solve")
+
     def __repr__(self) -> str:
-        words = self.words
-        return f"Richards({self.grid!r}, {self.soil!r}, top={words.top!r}, bottom={words.bottom!r})"
+        sides = ", ".join(f"{side}={boundary!r}" for side, boundary in self.words.boundaries.items())
+        return f"Richards({self.grid!r}, {self.soil!r}, {sides})"
 
 
-def _check_boundaries(boundaries: Mapping[str, Boundary] | None) -> dict[str, Boundary]:
-    """Top and bottom of a column; a side that is not named is closed."""
+def _check_boundaries(boundaries: Mapping[str, Boundary] | None, grid: Grid) -> dict[str, Boundary]:
+    """A boundary for every side of the grid; a side that is not named is closed."""
     given = {} if boundaries is None else boundaries
     if not isinstance(given, Mapping):
-        raise TypeError(
-            f"boundaries must map 'top' and 'bottom' to boundaries, it is a {type(given).__name__}"
-        )
-    sides: dict[str, Boundary] = {"top": NoFlow(), "bottom": NoFlow()}
+        raise TypeError(f"boundaries must map names of sides to boundaries, it is a {type(given).__name__}")
+    found: dict[str, Boundary] = {side: NoFlow() for side in grid.sides}
+    there = ", ".join(repr(side) for side in grid.sides)
+    what = "a column" if not grid.lateral else "a section" if len(grid.shape) == 2 else "a domain"
     for side, boundary in given.items():
         if side not in SIDES:
-            raise ValueError(f"boundaries has the unknown side {side!r}; a column has 'top' and 'bottom'")
-        if side not in sides:
-            raise ValueError(f"boundaries names {side!r}, but a column has only 'top' and 'bottom'")
+            raise ValueError(f"boundaries has the unknown side {side!r}; {what} has {there}")
+        if side not in found:
+            raise ValueError(f"boundaries names {side!r}, but {what} has only {there}")
         if not isinstance(boundary, Boundary):
             raise TypeError(
                 f"boundaries[{side!r}] must be a boundary such as Flux, not {type(boundary).__name__}"
@@ -291,18 +319,42 @@ def _check_boundaries(boundaries: Mapping[str, Boundary] | None) -> dict[str, Bo
                 f"boundaries[{side!r}] is a {type(boundary).__name__}, which can stand only at: "
                 f"{', '.join(boundary.sides)}"
             )
-        sides[side] = boundary
-    return sides
+        found[side] = boundary
+    return found
 
 
-def _check_sources(sources: Sequence[RootUptake | Source]) -> tuple[RootUptake | None, tuple[Source, ...]]:
-    """The root uptake, if any, and the other sources."""
-    if isinstance(sources, RootUptake | Source) or not isinstance(sources, Sequence):
-        raise TypeError(f"sources must be a list of RootUptake and Source, it is a {type(sources).__name__}")
+def _check_sources(
+    sources: Sequence[Sources], grid: Grid, engine: str
+) -> tuple[RootUptake | None, tuple[Source, ...], tuple[Well, ...], tuple[River, ...]]:
+    """The root uptake, if any, the sources, the wells and the rivers."""
+    kinds = RootUptake | Source | Well | River
+    if isinstance(sources, kinds) or not isinstance(sources, Sequence):
+        raise TypeError(
+            f"sources must be a list of Source, Well and RootUptake, it is a {type(sources).__name__}"
+        )
     for k, source in enumerate(sources):
-        if not isinstance(source, RootUptake | Source):
-            raise TypeError(f"sources[{k}] must be a RootUptake or a Source, not {type(source).__name__}")
+        if not isinstance(source, kinds):
+            raise TypeError(
+                f"sources[{k}] must be a Source, a Well or a RootUptake, not {type(source).__name__}"
+            )
+        if isinstance(source, Well | River) and engine == "column":
+            raise ValueError(
+                f"sources[{k}] is a {type(source).__name__}, which stands in a section or a domain; use Source here"
+            )
+        if isinstance(source, RootUptake) and engine == "field":
+            raise ValueError(
+                f"sources[{k}] is a RootUptake, which only the column engine computes; give its rate as a Source"
+            )
     roots = [source for source in sources if isinstance(source, RootUptake)]
     if len(roots) > 1:
         raise ValueError(f"sources holds {len(roots)} RootUptake; a column has one root system: combine them")
-    return (roots[0] if roots else None), tuple(source for source in sources if isinstance(source, Source))
+    wells = tuple(source for source in sources if isinstance(source, Well))
+    rivers = tuple(source for source in sources if isinstance(source, River))
+    kinds_of_place: tuple[Sequence[Well | River], ...] = (wells, rivers)
+    for places in kinds_of_place:
+        for k, place in enumerate(places):
+            cells = place.flat(grid.shape)
+            if grid.active is not None and not bool(grid.active.flatten()[cells].all()):
+                raise ValueError(f"cells of {type(place).__name__} {k} holds a cell that is not active")
+    others = tuple(source for source in sources if isinstance(source, Source))
+    return (roots[0] if roots else None), others, wells, rivers

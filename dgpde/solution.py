@@ -23,31 +23,48 @@ Names = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Stats:
-    """Work done for each column, over the whole run. Integer tensors [n]."""
+    """Work done for each column ([n]) or for the field ([1]), over the whole run. Integer tensors."""
 
     steps: Tensor  # accepted steps
-    newton_iterations: Tensor  # each of them one direct linear solve
+    newton_iterations: Tensor  # each of them one linear solve, in columns a direct one
     cuts: Tensor  # steps shortened because Newton failed
     rejections: Tensor  # steps repeated because of their truncation error
     restarts: Tensor  # Newton restarts from the wet side
     step_sizes: list[Tensor] | None = None  # T tensors [m, n] s, zero padded; with options.record_steps
+    linear_iterations: Tensor | None = None  # of the field engine's linear solver
 
     def __repr__(self) -> str:
         sums = (f"{entry.name}={int(getattr(self, entry.name).sum())}" for entry in fields(self)[:5])
         return f"Stats({', '.join(sums)}, summed over {self.steps.numel()} columns)"
 
 
-class Solution:
-    """The trajectory of n columns over T intervals, carrying the gradients of the inputs.
+@dataclass(frozen=True)
+class FieldResult:
+    """What the field engine returns, in the shapes of the grid; see ``Solution`` for the quantities."""
 
-    After the time at which a column failed (only with ``on_failure="return"``) its values are NaN.
+    psi: Tensor
+    ponding: Tensor
+    boundary_flux: Names
+    runoff: Tensor
+    uptake: Tensor
+    report: Report
+
+
+class Solution:
+    """The trajectory of n columns, a section or a domain over T intervals, carrying the gradients of the inputs.
+
+    After the time at which a column failed (only with ``on_failure="return"``) its values are NaN. What has a
+    value for each column has a single one, [1], for a section or a domain, whose cells stand or fall together;
+    where [n] is a place on the surface it is the shape of the top, [nx] or [ny, nx].
 
     Attributes:
         grid: the grid.
         times: [T + 1] output times, s, float64 on the CPU.
         saved: indices into ``times`` of the psi that was kept (all of them unless ``save`` said otherwise).
-        psi: [len(saved), nz, n] pressure head, m.
-        boundary_flux: "top" and "bottom", [T, n] m/s: means over each interval, positive into the soil.
+        cells: [m] flat indices of the cells that were kept, with ``save_cells``; None for all.
+        psi: [len(saved), *grid.shape] pressure head, m; [len(saved), m] with ``save_cells``.
+        boundary_flux: for every side of the grid, [T, *side] m/s: means over each interval, positive into the
+            soil; zeros for a closed side.
         runoff: [T, n] water that left over the surface, m/s.
         uptake: [T, n] water taken by roots, m/s.
         evaporation: [T, n] actual evaporation of the surface, m/s; None unless the top is an Atmosphere.
@@ -65,16 +82,18 @@ class Solution:
         grid: Grid,
         times: Tensor,
         saved: Sequence[int],
-        result: ColumnResult,
+        result: ColumnResult | FieldResult,
         *,
         soil: Soil | None = None,
         theta: Tensor | None = None,
         evaporation: Tensor | None = None,
+        cells: Tensor | None = None,
     ) -> None:
         report = result.report
         self.grid, self.times, self.saved = grid, times, tuple(saved)
         self.psi, self.ponding = result.psi, result.ponding
-        self.boundary_flux: Names = {"top": result.top_flux, "bottom": result.bottom_flux}
+        self.boundary_flux: Names = result.boundary_flux
+        self.cells = cells
         self.runoff, self.uptake, self.evaporation = result.runoff, result.uptake, evaporation
         self.status, self.failed_time = report.status, report.failed_time
         self.mass_balance_error, self.water_moved = report.mass_balance_error, report.water_moved
@@ -86,12 +105,13 @@ class Solution:
             report.rejections,
             report.restarts,
             report.step_sizes,
+            report.linear_iterations,
         )
         self._soil, self._theta = soil, theta
 
     @property
     def theta(self) -> Tensor:
-        """[len(saved), nz, n] water content [-], evaluated from psi when it is first asked for."""
+        """Water content [-], shaped like psi, evaluated from it when it is first asked for."""
         if self._theta is None:
             if self._soil is None:
                 raise ValueError(
@@ -100,12 +120,24 @@ class Solution:
             # A failed column has no theta after its failure; its nan must not reach, as 0 * nan, the gradient of
             # parameters that it shares with the others.
             lost = self.psi.isnan()
-            if bool(lost.any()):
-                theta = self._soil.theta(torch.where(lost, torch.zeros_like(self.psi), self.psi))
-                self._theta = torch.where(lost, torch.full_like(theta, torch.nan), theta)
+            some = bool(lost.any())
+            psi = torch.where(lost, torch.zeros_like(self.psi), self.psi) if some else self.psi
+            if self.cells is None:
+                theta = self._soil.theta(psi)
             else:
-                self._theta = self._soil.theta(self.psi)
+                theta = self._soil.theta_of_cells(psi, self.cells, self.grid.shape)
+            self._theta = torch.where(lost, torch.full_like(theta, torch.nan), theta) if some else theta
         return self._theta
+
+    @property
+    def boundary_total(self) -> Names:
+        """For every side of a section or a domain, [T] m3/s (of a section m2/s): the flux times the area of its
+        faces, summed.
+        """
+        return {
+            side: (flux * self.grid.side_area(side).to(flux)).flatten(1).sum(1)
+            for side, flux in self.boundary_flux.items()
+        }
 
     @property
     def saved_times(self) -> Tensor:
@@ -139,6 +171,7 @@ class Solution:
             self.water_moved,
             self.dt_next,
             stats.step_sizes,
+            stats.linear_iterations,
         )
 
     def to_hdf5(self, path: str | Path, *, theta: bool = True) -> None:
@@ -163,7 +196,8 @@ class Solution:
     def __repr__(self) -> str:
         failed = int((self.status != 0).sum())
         end = "all finished" if failed == 0 else f"{failed} failed"
-        size = f"{self.grid.n} columns x {self.grid.nz} cells"
+        size = " x ".join(map(str, self.grid.shape)) if self.grid.lateral else ""
+        size = f"{size} cells" if size else f"{self.grid.n} columns x {self.grid.nz} cells"
         return f"Solution({size}, {self.times.numel() - 1} intervals, {end})"
 
 
@@ -193,10 +227,11 @@ def masked_after_failure(result: ColumnResult, times: Tensor, saved: Sequence[in
     )
 
 
-def actual_evaporation(result: ColumnResult, precipitation: Tensor, times: Tensor) -> Tensor:
-    """Evaporated water [t, n], m/s, from the surface's balance: P - inflow - runoff - change of ponding."""
-    dt = times.diff().to(result.ponding)[:, None]
-    return precipitation - result.top_flux - result.runoff - result.ponding.diff(dim=0) / dt
+def actual_evaporation(result: ColumnResult | FieldResult, precipitation: Tensor, times: Tensor) -> Tensor:
+    """Evaporated water [t, *top], m/s, from the surface's balance: P - inflow - runoff - change of ponding."""
+    dt = times.diff().to(result.ponding).reshape(-1, *[1] * (result.ponding.dim() - 1))
+    inflow = result.boundary_flux["top"]
+    return precipitation - inflow - result.runoff - result.ponding.diff(dim=0) / dt
 
 
 def joined(parts: Sequence[ColumnResult]) -> ColumnResult:

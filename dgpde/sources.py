@@ -6,8 +6,10 @@ are differentiable.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,7 +80,7 @@ class Feddes:
         demand = (transpiration - h["rate_low"]) / (h["rate_high"] - h["rate_low"])
         h3 = h["h3_low"] + demand.clamp(0.0, 1.0) * (h["h3_high"] - h["h3_low"])
         return {
-            name: frame.full(value)
+            name: frame.full(value, (frame.grid.n,))
             for name, value in (("h1", h["h1"]), ("h2", h["h2"]), ("h3", h3), ("h4", h["h4"]))
         }
 
@@ -141,8 +143,8 @@ class RootUptake:
             "omega_c of RootUptake", value["omega_c"], (grid.n,), _ROOT_LIMITS["omega_c"]
         )
         return {
-            "transpiration": frame.full(transpiration),
-            "root_density": frame.full(density),
+            "transpiration": frame.full(transpiration, (grid.n,)),
+            "root_density": frame.full(density, grid.shape),
             **self.feddes.inputs(frame, transpiration),
             "omega_c": omega_c,
         }
@@ -215,3 +217,114 @@ class Source:
         """[t or 1, nz or 1, n or 1] for the intervals of the frame; ``number`` tells sources apart."""
         value: Stored = self.values  # type: ignore[assignment]
         return frame.compact(f"values of Source {number}", value, frame.grid.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Well:
+    """Water that a well brings into each of its cells; of a field, not of columns.
+
+    Args:
+        cells: which cells: one index (k, j, i), in sections (k, i), a list of them, or a boolean tensor of the
+            grid's shape (its cells in the order of memory).
+        rate: volume rate of each cell [m3/s] (of sections m2/s), positive into the domain, so that a pumping well
+            has a negative one; number, [m] for m cells, or Series [T], [T, m].
+
+    Raises:
+        TypeError, ValueError: cells or rate of the wrong kind; cells outside of the grid when a model is made.
+    """
+
+    cells: Sequence[int] | Sequence[Sequence[int]] | Tensor
+    rate: Value
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rate", store("rate", self.rate))
+
+    def tensors(self) -> list[tuple[str, Tensor]]:
+        """The tensor among the values, for the choice of type and device."""
+        tensor = tensor_of(self.rate)  # type: ignore[arg-type]
+        return [] if tensor is None else [("rate", tensor)]
+
+    def flat(self, shape: tuple[int, ...]) -> Tensor:
+        """[m] int64, the cells as indices into a flattened field of that shape."""
+        return flat_cells("cells", self.cells, shape)
+
+    def rates(self, frame: Frame, number: int) -> Tensor:
+        """[t or 1, m] for the intervals of the frame; ``number`` tells wells apart."""
+        count = self.flat(frame.grid.shape).numel()
+        value: Stored = self.rate  # type: ignore[assignment]
+        rate = frame.compact(f"rate of Well {number}", value, (count,))
+        return rate.expand(-1, count)
+
+
+@dataclass(frozen=True, eq=False)
+class River:
+    """Water that cells exchange with a body of water of given head: a river, a lake, a head held in the ground.
+
+    Each cell receives conductance (H - H of the cell), as with MODFLOW's GHB; of a field, not of columns.
+
+    Args:
+        cells: which cells, as for ``Well``.
+        H: hydraulic head of the water body [m], z counted as by the grid; number, [m] for m cells, or Series [T],
+            [T, m].
+        conductance: [m2/s] (of sections m/s), not negative; shaped as H.
+
+    Raises:
+        TypeError, ValueError: a value of the wrong kind or range; cells outside of the grid when a model is made.
+    """
+
+    cells: Sequence[int] | Sequence[Sequence[int]] | Tensor
+    H: Value
+    conductance: Value
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "H", store("H", self.H))
+        object.__setattr__(self, "conductance", store("conductance", self.conductance, NOT_NEGATIVE))
+
+    def tensors(self) -> list[tuple[str, Tensor]]:
+        """The tensors among the values, for the choice of type and device."""
+        found = ((name, tensor_of(getattr(self, name))) for name in ("H", "conductance"))
+        return [(name, tensor) for name, tensor in found if tensor is not None]
+
+    def flat(self, shape: tuple[int, ...]) -> Tensor:
+        """[m] int64, the cells as indices into a flattened field of that shape."""
+        return flat_cells("cells", self.cells, shape)
+
+    def inputs(self, frame: Frame, number: int) -> dict[str, Tensor]:
+        """Head (as the psi of equal H) and conductance, [t or 1, m] each; ``number`` tells rivers apart."""
+        cells = self.flat(frame.grid.shape)
+        z = frame.grid.gravity * frame.grid.z.expand(frame.grid.shape).flatten()[cells]
+        values: dict[str, Stored] = {name: getattr(self, name) for name in ("H", "conductance")}
+        head = frame.compact(f"H of River {number}", values["H"], (cells.numel(),))
+        name = f"conductance of River {number}"
+        conductance = frame.compact(name, values["conductance"], (cells.numel(),), NOT_NEGATIVE)
+        return {"head": head - z.to(head), "conductance": conductance.expand(-1, cells.numel())}
+
+
+def flat_cells(name: str, cells: object, shape: tuple[int, ...]) -> Tensor:
+    """[m] int64 indices into a flattened field, from an index, a list of indices or a mask.
+
+    Raises:
+        TypeError, ValueError: the message starts with ``name``.
+    """
+    if isinstance(cells, Tensor) and cells.dtype == torch.bool:
+        if tuple(cells.shape) != shape:
+            raise ValueError(f"{name} is a mask of the shape {list(cells.shape)}, it must be {list(shape)}")
+        found = cells.flatten().nonzero().flatten().cpu()
+    else:
+        try:
+            index = np.atleast_2d(np.asarray(cells))
+        except ValueError as error:
+            raise TypeError(f"{name} is not a list of indices ({error})") from error
+        if index.dtype.kind not in "iu" or index.ndim != 2 or index.shape[1] != len(shape):
+            raise TypeError(
+                f"{name} must be an index of {len(shape)} integers, a list of them, or a boolean mask of the grid"
+            )
+        index = np.where(index < 0, index + np.array(shape), index)
+        if (index < 0).any() or (index >= np.array(shape)).any():
+            raise ValueError(f"{name} has an index outside of the grid's shape {shape}")
+        found = torch.from_numpy(np.ravel_multi_index(tuple(index.T), shape).astype(np.int64))
+    if found.numel() == 0:
+        raise ValueError(f"{name} holds no cell; give at least one")
+    if found.unique().numel() != found.numel():
+        raise ValueError(f"{name} holds a cell twice; give each once")
+    return found

@@ -13,7 +13,7 @@ from dgpde.kernels.column_flow.problem import SOIL_PARAMETERS, ColumnProblem, Co
 from dgpde.kernels.column_flow.reference import column_flow_reference
 from dgpde.kernels.column_flow.reference_residual import (
     StepData,
-    boundary,
+    column_end,
     linearise,
     prepare,
     residual,
@@ -307,7 +307,7 @@ def test_boundary_branches() -> None:
         data = replace(one_step(problem, changed), ponding_old=torch.tensor([pond], dtype=torch.float64))
         state = torch.tensor([psi], dtype=torch.float64)
         kr = data.retention(state, -1)[1]
-        end = boundary(data, "top", state, kr)
+        end = column_end(data, "top", state, kr)
         return end.flux.item(), end.ponding.item(), end.runoff.item(), kr.item()
 
     # what the sky asks for
@@ -343,7 +343,7 @@ def test_seepage_face_opens_outwards_only(side: str, psi: float, open_: bool) ->
     data = one_step(problem, inputs)
     row = -1 if side == "top" else 0
     state = torch.tensor([psi], dtype=torch.float64)
-    flux = boundary(data, side, state, data.retention(state, row)[1]).flux.item()
+    flux = column_end(data, side, state, data.retention(state, row)[1]).flux.item()
     dz = problem.dz[row].item()
     rise = 0.5 * dz if side == "top" else -0.5 * dz
     expected = inputs["k_sat"][row].item() / (0.5 * dz) * (rise - psi) if open_ else 0.0

@@ -168,7 +168,6 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str, str]] = {
     "feddes nan": (lambda: Feddes(h1=NAN), ValueError, "h1 ", "not finite"),
     # Richards
     "grid type": (lambda: flow(grid=(NZ, N)), TypeError, "grid ", "Grid"),
-    "grid lateral": (lambda: flow(grid=Grid((4, 2), (0.1, 1.0))), ValueError, "grid ", "columns"),
     "soil type": (lambda: flow(soil=0.4), TypeError, "soil ", "float"),
     "boundaries type": (lambda: flow(boundaries=[FreeDrainage()]), TypeError, "boundaries ", "list"),
     "boundaries name": (lambda: flow(boundaries={"left": Head(0.0)}), ValueError, "boundaries ", "'left'"),

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "engine.h"
+#include "flow_engine.h"
 
 namespace dgpde {
 
@@ -22,6 +23,11 @@ MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, i
 void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single,
                     int threads);
 void soil_run(const SoilCall& call);
+void flow_assemble(const FlowCall& call);
+void flow_reverse(const FlowCall& call);
+void flow_forward(const FlowCall& call);
+void flow_side(const SideCall& call);
+LinearEngine* linear_engine();  // new; it stays with the instruction set it was made for
 void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
                     int threads);
 void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,

@@ -7,6 +7,8 @@
 
 namespace dgpde {
 
+class LinearEngine;  // linear_call.h
+
 #define DGPDE_DECLARE_ENGINE(ISA)                                                                                \
   namespace engine_##ISA {                                                                                       \
     void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single,    \
@@ -16,6 +18,7 @@ namespace dgpde {
     void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,   \
                         int threads);                                                                            \
     void soil_run(const SoilCall& call);                                                                         \
+    LinearEngine* linear_engine();                                                                               \
   }
 DGPDE_DECLARE_ENGINE(generic)
 #if defined(__x86_64__)

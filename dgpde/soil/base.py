@@ -172,6 +172,20 @@ class Soil(torch.nn.Module):
         """Volumetric water content [-] at ``psi`` [m]; differentiable in psi and every parameter."""
         return self.theta_kr(psi)[0]
 
+    def theta_of_cells(self, psi: Tensor, cells: Tensor, shape: Sequence[int]) -> Tensor:
+        """Water content [..., m] of some cells of a grid of that shape at their psi [..., m].
+
+        cells: [m] flat indices.
+        """
+        values = self.parameters_on(shape, psi.dtype, psi.device)
+        classes = self.classes_on(shape, psi.device)
+        if classes is not None:
+            values["classes"] = classes
+        chosen = {
+            name: value if name == "table" else value.flatten()[cells] for name, value in values.items()
+        }
+        return soil_relation(self.relation, self.variant, chosen, psi, self.knots)[0]
+
     def conductivity(self, psi: Tensor) -> Tensor:
         """Hydraulic conductivity k_sat kr [m/s] at ``psi`` [m]; differentiable in psi and every parameter."""
         return self.k_sat.to(dtype=psi.dtype, device=psi.device) * self.theta_kr(psi)[1]

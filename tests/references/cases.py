@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 @cache
 def read(name: str) -> dict[str, Any]:
-    """case.json of the case whose folder begins with the name."""
+    """case.json of the case whose folder has the name, or begins with it and an underscore."""
     return json.loads((folder(name) / "case.json").read_text())
 
 
@@ -41,6 +41,8 @@ def table(name: str, file: str) -> dict[str, Array]:
 
 
 def folder(name: str) -> Path:
+    if (FOLDER / name).is_dir():
+        return FOLDER / name
     (found,) = FOLDER.glob(f"{name}_*")
     return found
 

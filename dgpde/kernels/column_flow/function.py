@@ -23,6 +23,7 @@ from dgpde.kernels.column_flow.native import (
     segment_problem,
 )
 from dgpde.kernels.column_flow.problem import ColumnProblem, ColumnResult, Report, check_inputs
+from dgpde.kernels.node import FirstOrderOnly, is_tracked
 
 log = logging.getLogger("dgpde")
 BACKENDS = ("cpu", "cuda", "reference")
@@ -78,22 +79,11 @@ def column_flow(
     names = problem.input_names()
     tensors = [inputs[name] for name in names]
     trajectory = Trajectory(chosen, problem, names, inputs.get("dt0"))
-    trajectory.record = any(_is_tracked(tensor) for tensor in tensors)
+    trajectory.record = any(is_tracked(tensor) for tensor in tensors)
     if not trajectory.record:
         return trajectory.run([tensor.detach() for tensor in tensors])
     outputs = dict(zip(OUTPUTS, ColumnFlow.apply(trajectory, *tensors), strict=True))
     return ColumnResult(**outputs, report=trajectory.report)
-
-
-def _is_tracked(tensor: Tensor) -> bool:
-    """Whether reverse or forward mode asks for derivatives in this tensor."""
-    if tensor.requires_grad and torch.is_grad_enabled():
-        return True
-    if torch.autograd.forward_ad._current_level >= 0 and (
-        torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
-    ):
-        return True
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
 def segments(problem: ColumnProblem) -> list[Segment]:
@@ -259,30 +249,6 @@ class ColumnFlow(torch.autograd.Function):
     def jvp(ctx: Any, _trajectory: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
         """Tangents of the outputs, all of them."""
         return ColumnTangent.apply(ctx.trajectory, *ctx.saved_tensors, *tangents)
-
-
-class FirstOrderOnly(torch.autograd.Function):
-    """A derivative of a run. It is a node itself, so that asking for its own derivative raises.
-
-    (Were it no node, autograd would find no way from a second derivative to the inputs and call it unused.)
-    """
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Nothing is kept: there is no backward."""
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        """Raise: there are no second derivatives."""
-        raise RuntimeError(
-            "column flow has no second derivatives: the gradient of a run cannot be differentiated again; for "
-            "Gauss-Newton products J^T J v take J v in forward mode (torch.autograd.forward_ad), then backward"
-        )
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:
-        """Raise: there are no second derivatives."""
-        return FirstOrderOnly.backward(ctx)  # type: ignore[return-value]
 
 
 class ColumnAdjoint(FirstOrderOnly):

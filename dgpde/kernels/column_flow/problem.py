@@ -111,6 +111,7 @@ class Report:
     water_moved: Tensor  # float64 m
     dt_next: Tensor  # float64 s, the step that the controller would try next
     step_sizes: list[Tensor] | None = field(default=None)  # T tensors [m_i, n], zero padded
+    linear_iterations: Tensor | None = field(default=None)  # int64; None for direct solves
 
 
 @dataclass
@@ -124,6 +125,11 @@ class ColumnResult:
     runoff: Tensor
     uptake: Tensor
     report: Report
+
+    @property
+    def boundary_flux(self) -> dict[str, Tensor]:
+        """The fluxes by side."""
+        return {"top": self.top_flux, "bottom": self.bottom_flux}
 
 
 def check_inputs(problem: ColumnProblem, inputs: dict[str, Tensor]) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, ROOT_INPUTS, SOIL_PARAMETERS, ColumnProblem
+from dgpde.kernels.reference_faces import Boundary, BoundaryFace, boundary, face_mean
 from dgpde.kernels.soil_relation.reference import theta_kr, wet_suction
 
 
@@ -88,15 +89,6 @@ class StepData:
         if row is None:
             return cells
         return {name: value if name == "table" else value[row] for name, value in cells.items()}
-
-
-class Boundary(NamedTuple):
-    """Flux into the column through one end, its round-off scale, and the pond on it (top only)."""
-
-    flux: Tensor  # [n] m/s
-    magnitude: Tensor  # [n] m/s, sum of the magnitudes that were added to form the flux
-    ponding: Tensor  # [n] m at the end of the step
-    runoff: Tensor  # [n] m/s
 
 
 class Terms(NamedTuple):
@@ -178,111 +170,28 @@ def with_state(data: StepData, psi: Tensor, ponding: Tensor, dt: Tensor) -> Step
     return replace(data, psi_old=psi, theta_old=data.retention(psi)[0], ponding_old=ponding, dt=dt)
 
 
-def face_mean(name: str, kr_lower: Tensor, kr_upper: Tensor, upper_is_upstream: Tensor) -> Tensor:
-    """Relative permeability of a face from that of the two sides; 0 where a geometric or harmonic mean
-    meets 0.
-    """
-    if name == "arithmetic":
-        return 0.5 * (kr_lower + kr_upper)
-    if name == "upstream":
-        return torch.where(upper_is_upstream, kr_upper, kr_lower)
-    # Both means are 0 with an unbounded slope where a side is 0 (underflow in very dry soil): keep 0 there,
-    # and keep the branch not taken finite so that no NaN enters its derivative.
-    positive = (kr_lower > 0.0) & (kr_upper > 0.0)
-    lower, upper = torch.where(positive, kr_lower, 1.0), torch.where(positive, kr_upper, 1.0)
-    if name == "geometric":
-        mean = lower.sqrt() * upper.sqrt()
-    elif name == "harmonic":
-        mean = 2.0 / (1.0 / lower + 1.0 / upper)
-    else:
-        raise ValueError(f"face_mean: {name!r} is not known; use arithmetic, upstream, geometric or harmonic")
-    return torch.where(positive, mean, 0.0)
-
-
-def boundary(data: StepData, side: str, psi: Tensor, kr: Tensor) -> Boundary:
+def column_end(data: StepData, side: str, psi: Tensor, kr: Tensor) -> Boundary:
     """Flux into the column through its top or bottom, given psi [n] and kr [n] of the boundary cell."""
     problem = data.problem
     top = side == "top"
     kind = problem.top if top else problem.bottom
     row = -1 if top else 0
     dz = data.dz[row]
-    k_sat = data.k_sat[row]
-    half = k_sat / (0.5 * dz)  # 1/s
-    rise = (1.0 if top else -1.0) * problem.gravity * 0.5 * dz
-    zero = torch.zeros_like(psi)
-    pond = data.ponding_old  # what is not the atmosphere leaves it as it is
-
-    def value(name: str) -> Tensor:
-        return data.values[f"{side}.{name}"]
-
-    def conductance(psi_b: Tensor, kr_b: Tensor) -> Tensor:
-        return half * face_mean(problem.face_mean, kr_b, kr, psi > psi_b + rise)  # equal: the boundary's kr
-
-    def darcy(psi_b: Tensor, kr_b: Tensor) -> Boundary:
-        g = conductance(psi_b, kr_b)
-        return Boundary(g * (psi_b - psi + rise), g * (psi_b.abs() + psi.abs() + rise.abs()), pond, zero)
-
-    if kind == "flux":
-        return Boundary(value("q") + zero, value("q").abs(), pond, zero)
-    if kind == "head":
-        return darcy(value("psi"), data.kr_boundary[side])
-    if kind == "free_drainage":
-        q = -problem.gravity * k_sat * kr
-        return Boundary(q, q.abs(), pond, zero)
-    if kind == "seepage_face":
-        seep = darcy(zero, zero + 1.0)
-        return seep._replace(flux=torch.where(seep.flux < 0.0, seep.flux, 0.0))
-    height = 0.5 * dz if not top else problem.dz.sum() - 0.5 * dz
-    head_c = psi + problem.gravity * height
-    if kind == "general_head":
-        scale = value("conductance") * (value("head").abs() + psi.abs() + abs(problem.gravity) * height)
-        return Boundary(value("conductance") * (value("head") - head_c), scale, pond, zero)
-    if kind == "deep_water_table":
-        # Hopmans & Stricker 1989, J. Hydrol. 107:281: drainage grows exponentially with the head above the
-        # level.
-        q = -value("coefficient") * torch.exp(value("exponent") * (head_c - value("level")))
-        return Boundary(q, q.abs(), pond, zero)
-    if kind == "atmosphere":
-        return _atmosphere(data, psi, conductance, darcy, rise)
-    raise ValueError(f"boundaries: {side} boundary {kind!r} is not known to the column engine")
-
-
-def _atmosphere(
-    data: StepData,
-    psi: Tensor,
-    conductance: Callable[[Tensor, Tensor], Tensor],
-    darcy: Callable[[Tensor, Tensor], Boundary],
-    rise: Tensor,
-) -> Boundary:
-    """Rain minus evaporation, limited by what the soil can take (then a pond) or give (then psi_min at the
-    surface).
-
-    The branch is decided by the state that it is evaluated at; the pond p obeys dp/dt = P - E - q - runoff.
-    """
-    net = data.values["top.precipitation"] - data.values["top.evaporation"]
-    ponding_max, psi_min = data.values["top.ponding_max"], data.values["top.psi_min"]
-    p_old, dt = data.ponding_old, data.dt
-    zero = torch.zeros_like(psi)
-    available = net + p_old / dt
-    wet = darcy(zero, zero + 1.0)
-    dry = darcy(psi_min, data.kr_boundary["top"])
-    g = conductance(zero, zero + 1.0)
-    ponded_flux = g * (p_old + dt * net + rise - psi) / (1.0 + dt * g)
-    pond = p_old + dt * (net - ponded_flux)
-    full_flux = g * (ponding_max - psi + rise)
-
-    ponded = available > wet.flux
-    full = ponded & (pond > ponding_max)
-    limited = ~ponded & (available < dry.flux)
-    flux = torch.where(limited, dry.flux, available)
-    flux = torch.where(ponded, ponded_flux, flux)
-    flux = torch.where(full, full_flux, flux)
-    ponding = torch.where(full, ponding_max + zero, torch.where(ponded, pond, zero))
-    runoff = torch.where(full, net - full_flux - (ponding_max - p_old) / dt, zero)
-    # A pond holds more water than a step moves, so its round-off counts beside that of the flux.
-    magnitude = torch.where(limited, dry.magnitude, torch.where(ponded, wet.magnitude, available.abs()))
-    magnitude = magnitude + torch.where(ponded, g * (p_old + dt * net.abs() + ponding_max), zero)
-    return Boundary(flux, magnitude, ponding, runoff)
+    height = problem.dz.sum() - 0.5 * dz if top else 0.5 * dz
+    face = BoundaryFace(
+        kind=kind,
+        face_mean=problem.face_mean,
+        values={name: data.values[f"{side}.{name}"] for name in BOUNDARY_VALUES[kind]},
+        kr=data.kr_boundary.get(side),
+        transmissivity=data.k_sat[row] / (0.5 * dz),
+        rise=(1.0 if top else -1.0) * problem.gravity * 0.5 * dz,
+        half=0.5 * dz,
+        gravity=problem.gravity,
+        elevation=problem.gravity * height,
+        ponding_old=data.ponding_old,
+        dt=data.dt,
+    )
+    return boundary(face, psi, kr)
 
 
 def stress(psi: Tensor, h1: Tensor, h2: Tensor, h3: Tensor, h4: Tensor) -> Tensor:
@@ -325,8 +234,8 @@ def terms(psi: Tensor, data: StepData, omega: Tensor | None = None) -> Terms:
     k_face = data.transmissivity * face_mean(problem.face_mean, kr[:-1], kr[1:], gradient > 0.0)
     q = -k_face * gradient
     q_scale = k_face * (psi[1:].abs() + psi[:-1].abs() + abs(problem.gravity) * d)
-    top = boundary(data, "top", psi[-1], kr[-1])
-    bottom = boundary(data, "bottom", psi[0], kr[0])
+    top = column_end(data, "top", psi[-1], kr[-1])
+    bottom = column_end(data, "bottom", psi[0], kr[0])
     flux = torch.cat([bottom.flux[None], q, -top.flux[None]])  # [nz + 1, n] upward
     scale = torch.cat([bottom.magnitude[None], q_scale, top.magnitude[None]])
     residual = storage + flux[1:] - flux[:-1]

@@ -99,6 +99,16 @@ def forward(relation: Relation, psi: Tensor, parameters: Sequence[Tensor]) -> tu
     return theta, kr
 
 
+def curves(relation: Relation, psi: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """theta, kr and their slopes in psi, [batch, cells] each; arguments as for :func:`forward`."""
+    call = _call(relation, psi, parameters)
+    found = {name: torch.empty_like(psi) for name in ("theta", "kr", "capacity", "dkr")}
+    for name, value in found.items():
+        call.set(name, value)
+    call.run()
+    return tuple(found.values())
+
+
 def slopes(relation: Relation, psi: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Slopes d theta/d psi and d kr/d psi [batch, cells] in 1/m; arguments as for :func:`forward`."""
     capacity, dkr = torch.empty_like(psi), torch.empty_like(psi)

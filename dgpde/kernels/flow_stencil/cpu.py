@@ -1,0 +1,484 @@
+"""The C++ twin: the soil's pointwise pass, the boundary faces, and one gather pass over the stencil."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dgpde._native import native_module
+from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, FACE_MEANS
+from dgpde.kernels.flow_stencil.problem import (
+    AXES,
+    DARCY,
+    PRESCRIBED,
+    SIDES,
+    Cotangents,
+    Evaluation,
+    StencilProblem,
+    Step,
+    Tangents,
+    of_interval,
+    on_side,
+)
+from dgpde.kernels.flow_stencil.reference_path import move
+from dgpde.kernels.soil_relation import cpu as soil
+
+Inputs = dict[str, Tensor]
+KINDS = {name: code for code, name in enumerate(BOUNDARY_VALUES)}
+ROWS = ("squares", "beyond", "exact", "sum", "terms")
+# Where the partial derivatives of a boundary flux stand (enum BoundaryInput in csrc/math/column_faces.h).
+PSI, KR, KR_B, TRANSMISSIVITY, VALUE, PONDING, PARTIALS = 0, 1, 2, 3, 4, 8, 9
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The soil at some psi, [nz, ny, nx] each."""
+
+    theta: Tensor
+    kr: Tensor
+    capacity: Tensor
+    dkr: Tensor
+
+
+@dataclass(frozen=True)
+class SideFlow:
+    """The faces of one side at some state, [*side]; partials [3, 9, *side] of flux, ponding and run-off."""
+
+    flux: Tensor
+    flux_psi: Tensor
+    flux_kr: Tensor
+    scale: Tensor
+    ponding: Tensor
+    runoff: Tensor
+    partials: Tensor | None
+
+
+class CpuStencil:
+    """The equations of a run by the C++ kernels; see ``problem.Stencil``."""
+
+    name = "cpu"
+
+    def __init__(self, problem: StencilProblem, inputs: Inputs) -> None:
+        self.problem, self.inputs = problem, {name: _readable(name, value) for name, value in inputs.items()}
+        self.module = native_module()
+        self.widths = [width.contiguous() for width in problem.widths]
+        self.rises = [rise.contiguous() for rise in problem.rise]
+        self.active = None if problem.active is None else problem.active.double()
+        classes = None if problem.classes is None else problem.classes.reshape(-1)
+        self.relation = soil.Relation(problem.relation, problem.variant, classes, problem.knots)
+        self.parameters = [_flat(self.inputs[f"soil.{name}"], name) for name in problem.soil_names()]
+        self.areas = {side: problem.area(side, inputs["psi0"]) for side in problem.sides}
+        self.constant = problem.relation == "saturated"
+        self._curves: Curves | None = None
+        self._wells = None if problem.wells is None else problem.wells.sort(stable=True)
+        self._rivers = None if problem.rivers is None else problem.rivers.sort(stable=True)
+        self._wet: Tensor | None = None
+        self._theta_s: Tensor | None = None
+
+    # ----------------------------------------------------------------------------------------------- the soil
+
+    def theta(self, psi: Tensor) -> Tensor:
+        """Water content at psi."""
+        if self.constant:
+            return self.curves(psi).theta
+        return soil.forward(self.relation, _row(psi), self.parameters)[0].reshape(psi.shape)
+
+    def curves(self, psi: Tensor) -> Curves:
+        """theta, kr and their slopes in psi; of a saturated medium they do not depend on it."""
+        if self._curves is not None:
+            return self._curves
+        found = soil.curves(self.relation, _row(psi), self.parameters)
+        curves = Curves(*(value.reshape(psi.shape) for value in found))
+        if self.constant:
+            self._curves = curves
+        return curves
+
+    def wet_suction(self) -> Tensor:
+        """Suction near the inflection of theta(psi)."""
+        if self._wet is None:
+            found = soil.wet_suction(self.relation, self.parameters, self.problem.cells)
+            self._wet = found.reshape(self.problem.shape)
+        return self._wet
+
+    def move(self, psi: Tensor, update: Tensor, now: Evaluation) -> Tensor:
+        """Where a Newton update leads."""
+        if self._theta_s is None:
+            self._theta_s = self.theta(torch.zeros_like(psi))
+        theta_r = self.inputs.get("soil.theta_r", torch.zeros((), dtype=psi.dtype))
+        return move(psi, update, now.theta, now.capacity, self.wet_suction(), theta_r, self._theta_s)
+
+    # ------------------------------------------------------------------------------------------- the boundary
+
+    def side(self, side: str, step: Step, psi: Tensor, kr: Tensor, partials: bool) -> SideFlow:
+        """The faces of one side. ``psi`` and ``kr`` are fields; where a cell is not active all is 0."""
+        problem, kind = self.problem, self.problem.sides[side]
+        shape, inputs = problem.side_shape(side), self.inputs
+        call = self.module.SideCall()
+        call.count, call.kind = shape[0] * shape[1], KINDS[kind]
+        call.face_mean, call.dt = FACE_MEANS.index(problem.face_mean), step.dt
+        call.rise, call.half, call.gravity = problem.side_rise(side), problem.half(side), problem.gravity
+        keep: list[Tensor] = []
+
+        def give(name: str, value: Tensor, slot: int = 0) -> None:
+            keep.append(value.contiguous())
+            call.set(name, keep[-1].data_ptr(), slot)
+
+        def now(name: str) -> Tensor:
+            return of_interval(name, inputs[name], step.interval)
+
+        give("elevation", problem.side_elevation(side).to(psi).expand(shape))
+        give("psi", on_side(psi, side))
+        give("kr", on_side(kr, side))
+        give("ponding_old", step.ponding if side == "top" else psi.new_zeros(shape))
+        for slot, name in enumerate(BOUNDARY_VALUES[kind]):
+            give("value", now(f"{side}.{name}"), slot)
+        if kind in PRESCRIBED:
+            give("kr_b", now(f"{side}.kr"))
+        if kind in DARCY:
+            give("transmissivity", now(f"{side}.transmissivity"))
+        names = ("flux", "flux_psi", "flux_kr", "scale", "ponding", "runoff")
+        found: dict[str, Any] = {name: psi.new_empty(shape) for name in names}
+        found["partials"] = psi.new_empty(3, PARTIALS, *shape) if partials else None
+        for name, value in found.items():
+            if value is not None:
+                give(name, value)
+        self.module.flow_side(call)
+        if problem.active is not None:
+            inside = on_side(problem.active, side)
+            for name, value in found.items():
+                if value is not None:
+                    found[name] = torch.where(inside, value, 0.0)
+        return SideFlow(**found)
+
+    # -------------------------------------------------------------------------------------------- the stencil
+
+    def call(self, step: Step, psi: Tensor, curves: Curves) -> _Call:
+        """A pass at some psi, with all that every pass reads."""
+        call = _Call(self, step)
+        state = {
+            "psi": psi,
+            "psi_old": step.psi,
+            "theta": curves.theta,
+            "theta_old": step.theta,
+            "kr": curves.kr,
+        }
+        for name, value in state.items():
+            call.set(name, value)
+        for axis in self.problem.axes:
+            call.set("face", self.inputs[f"face_{AXES[axis]}"], axis)
+        call.native.storage_stride = call.set_one_or_all("storage", self.inputs["storage"])
+        return call
+
+    def evaluate(self, step: Step, psi: Tensor, allowed: Tensor, matrix: bool) -> Evaluation:
+        """The equations at psi."""
+        return self.assemble(step, psi, self.curves(psi), allowed, matrix)
+
+    def assemble(self, step: Step, psi: Tensor, curves: Curves, allowed: Tensor, matrix: bool) -> Evaluation:
+        """The equations at psi, where the soil has been evaluated."""
+        problem = self.problem
+        call = self.call(step, psi, curves)
+        if problem.source:
+            rate = of_interval("source", self.inputs["source"], step.interval)
+            call.set("source", rate.expand(problem.shape), dense=False)
+            call.native.set_source_strides(*rate.expand(problem.shape).stride())
+        if self._wells is not None:
+            cells, order = self._wells
+            call.native.wells = cells.numel()
+            call.set("well_cell", cells)
+            call.set("well_rate", of_interval("wells", self.inputs["wells"], step.interval)[order])
+        if self._rivers is not None:
+            cells, order = self._rivers
+            call.native.rivers = cells.numel()
+            call.set("river_cell", cells)
+            for name in ("head", "conductance"):
+                value = of_interval(f"rivers.{name}", self.inputs[f"rivers.{name}"], step.interval)
+                call.set(f"river_{name}", value[order])
+        flux: dict[str, Tensor] = {}
+        ponding, runoff = step.ponding, torch.zeros_like(step.ponding)
+        for side in problem.sides:
+            faces = self.side(side, step, psi, curves.kr, partials=False)
+            slope = faces.flux_psi + faces.flux_kr * on_side(curves.dkr, side)
+            for name, value in (("flow", faces.flux), ("slope", slope), ("scale", faces.scale)):
+                call.set(f"side_{name}", self.areas[side] * value, SIDES.index(side))
+            flux[side] = faces.flux
+            if side == "top":
+                ponding, runoff = faces.ponding, faces.runoff
+        residual = torch.empty_like(psi)
+        call.set("residual", residual)
+        call.set("allowed", allowed)
+        found = torch.empty(5, problem.shape[0] * problem.shape[1], dtype=psi.dtype)
+        for slot in range(5):
+            call.set("rows", found[slot], slot)
+        coefficients = None
+        if matrix:
+            coefficients = psi.new_empty(7, *problem.shape)
+            call.set("capacity", curves.capacity)
+            call.set("dkr", curves.dkr)
+            call.set("matrix", coefficients)
+        self.module.flow_assemble(call.native)
+        squares, beyond, exact, total, terms = found
+        return Evaluation(
+            residual=residual,
+            norm=float(squares.sum().sqrt()),
+            beyond=float(beyond.max()),
+            exact=float(exact.max()),
+            total=float(total.sum()),
+            magnitude=float(terms.sum()),
+            theta=curves.theta,
+            capacity=curves.capacity,
+            flux=flux,
+            ponding=ponding,
+            runoff=runoff,
+            matrix=coefficients,
+        )
+
+    def linearise(self, step: Step, psi: Tensor) -> CpuLinearised:
+        """The step at its accepted state."""
+        return CpuLinearised(self, step, psi)
+
+    def pull_theta(self, psi: Tensor, carry_theta: Tensor, gradients: Inputs) -> Tensor:
+        """d/dx of <carry_theta, theta(psi; x)>."""
+        return self.pull_soil(psi, carry_theta, None, gradients)
+
+    def push_theta(self, psi: Tensor, tangent: Tensor, tangents: Tangents) -> Tensor:
+        """Tangent of theta(psi; x)."""
+        return self.push_soil(psi, tangent, tangents)[0]
+
+    def pull_soil(self, psi: Tensor, theta: Tensor, kr: Tensor | None, gradients: Inputs) -> Tensor:
+        """Add the cotangents of theta and kr to the soil's gradients; returns those of psi."""
+        by_kr = None if kr is None else _row(kr)
+        by_psi, by_parameter = soil.backward(self.relation, _row(psi), self.parameters, _row(theta), by_kr)
+        for name, value in zip(self.problem.soil_names(), by_parameter, strict=True):
+            if f"soil.{name}" in gradients:
+                gradients[f"soil.{name}"] += value.reshape(gradients[f"soil.{name}"].shape)
+        return by_psi.reshape(psi.shape)
+
+    def push_soil(self, psi: Tensor, tangent: Tensor, tangents: Tangents) -> tuple[Tensor, Tensor]:
+        """Tangents of theta and kr."""
+        names = self.problem.soil_names()
+        moving = [tangents.get(f"soil.{name}") for name in names]
+        rows = [
+            None if value is None else value.contiguous() if name == "table" else value.reshape(-1)
+            for name, value in zip(names, moving, strict=True)
+        ]
+        found = soil.tangent(self.relation, _row(psi), self.parameters, _row(tangent), rows)
+        return found[0].reshape(psi.shape), found[1].reshape(psi.shape)
+
+
+class CpuLinearised:
+    """See ``problem.Linearised``."""
+
+    def __init__(self, stencil: CpuStencil, step: Step, psi: Tensor) -> None:
+        self.stencil, self.step, self.psi = stencil, step, psi
+        self.curves = stencil.curves(psi)
+        self.faces = {
+            side: stencil.side(side, step, psi, self.curves.kr, partials=True)
+            for side in stencil.problem.sides
+        }
+
+    @property
+    def matrix(self) -> Tensor:
+        """The true Jacobian."""
+        now = self.stencil.assemble(self.step, self.psi, self.curves, torch.zeros_like(self.psi), True)
+        assert now.matrix is not None
+        return now.matrix
+
+    def _partials(self, side: str) -> list[tuple[str, Tensor]]:
+        """(name of an output, its partial derivatives [9, *side]) of what one side's faces give."""
+        partials = self.faces[side].partials
+        assert partials is not None
+        outputs = [(side, partials[0])]
+        return [*outputs, ("ponding", partials[1]), ("runoff", partials[2])] if side == "top" else outputs
+
+    def load(self, cotangents: Cotangents, carry_theta: Tensor) -> Tensor:
+        """d/dpsi of the outputs and theta."""
+        found = self.curves.capacity * carry_theta
+        for side in self.stencil.problem.sides:
+            slope = on_side(self.curves.dkr, side)
+            for name, partial in self._partials(side):
+                if name in cotangents:
+                    on_side(found, side).add_(cotangents[name] * (partial[PSI] + partial[KR] * slope))
+        return found
+
+    def pull(
+        self, multiplier: Tensor, cotangents: Cotangents, carry_theta: Tensor, gradients: Inputs
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """d/dx of the step's Lagrangian."""
+        stencil, step, problem = self.stencil, self.step, self.stencil.problem
+        call = stencil.call(step, self.psi, self.curves)
+        grad_kr, grad_theta = torch.empty_like(self.psi), carry_theta.clone()
+        new_theta, new_psi = torch.empty_like(self.psi), torch.empty_like(self.psi)
+        call.set("multiplier", multiplier)
+        call.set("grad_kr", grad_kr)
+        call.set("grad_theta", grad_theta)
+        call.set("carry_theta", new_theta)
+        call.set("carry_psi", new_psi)
+        for name, axis in ((f"face_{AXES[axis]}", axis) for axis in problem.axes):
+            if name in gradients:
+                call.set("grad_face", gradients[name], axis)
+        if "storage" in gradients:
+            call.set("grad_storage", gradients["storage"])
+        stencil.module.flow_reverse(call.native)
+        has_pond = problem.sides.get("top") == "atmosphere"
+        carry_ponding = torch.zeros_like(step.ponding) if has_pond else cotangents["ponding"].clone()
+        for side in problem.sides:
+            by_input = self._pull_side(side, multiplier, cotangents, gradients)
+            on_side(grad_kr, side).add_(by_input[KR])
+            if has_pond and side == "top":
+                carry_ponding = by_input[PONDING]
+        for name in ("source", "wells"):
+            if name in gradients:
+                self._pull_source(name, multiplier, gradients[name])
+        if problem.rivers is not None:
+            self._pull_rivers(problem.rivers, multiplier, gradients)
+        if any(name.startswith("soil.") for name in gradients):
+            stencil.pull_soil(self.psi, grad_theta, grad_kr, gradients)
+        return new_theta, new_psi, carry_ponding
+
+    def _pull_side(self, side: str, multiplier: Tensor, cotangents: Cotangents, gradients: Inputs) -> Tensor:
+        """[9, *side]: the cotangents of what the faces of a side read; added to the gradients."""
+        problem, kind = self.stencil.problem, self.stencil.problem.sides[side]
+        weight = self.stencil.areas[side] * on_side(multiplier, side)  # F holds -A q
+        found = torch.zeros_like(self.faces[side].flux).expand(PARTIALS, *problem.side_shape(side))
+        for name, partial in self._partials(side):
+            seed = cotangents.get(name)
+            total = weight if name == side else None
+            if seed is not None:
+                total = seed if total is None else total + seed
+            if total is not None:
+                found = found + total * partial
+        slots = {f"{side}.{name}": VALUE + slot for slot, name in enumerate(BOUNDARY_VALUES[kind])}
+        slots |= {f"{side}.kr": KR_B, f"{side}.transmissivity": TRANSMISSIVITY}
+        for name, slot in slots.items():
+            if name in gradients:
+                of_interval(name, gradients[name], self.step.interval).add_(found[slot])
+        return found
+
+    def _pull_source(self, name: str, multiplier: Tensor, gradient: Tensor) -> None:
+        """F holds -V source and -wells."""
+        row = of_interval(name, gradient, self.step.interval)
+        if name == "wells":
+            assert self.stencil.problem.wells is not None
+            row.add_(multiplier.flatten()[self.stencil.problem.wells])
+        else:
+            gain = self.stencil.problem.volume(multiplier) * multiplier
+            row.add_(gain.sum_to_size(row.shape))
+
+    def _pull_rivers(self, cells: Tensor, multiplier: Tensor, gradients: Inputs) -> None:
+        """F holds -conductance (head - psi)."""
+        inputs, interval, weight = self.stencil.inputs, self.step.interval, multiplier.flatten()[cells]
+        head, conductance = (
+            of_interval(name, inputs[name], interval) for name in ("rivers.head", "rivers.conductance")
+        )
+        slopes = {"rivers.head": conductance, "rivers.conductance": head - self.psi.flatten()[cells]}
+        for name, slope in slopes.items():
+            if name in gradients:
+                of_interval(name, gradients[name], interval).add_(weight * slope)
+
+    def push(
+        self, psi: Tensor, state: tuple[Tensor, Tensor, Tensor], tangents: Tangents
+    ) -> tuple[Tensor, Tensor, Tangents]:
+        """Tangents of F, theta and the outputs."""
+        stencil, problem, interval = self.stencil, self.stencil.problem, self.step.interval
+        call = stencil.call(self.step, self.psi, self.curves)
+        dot_theta, dot_kr = stencil.push_soil(self.psi, psi, tangents)
+        found = torch.empty_like(psi)
+        moving = {"psi": psi, "theta": dot_theta, "kr": dot_kr, "theta_old": state[0], "psi_old": state[1]}
+        for name, value in moving.items():
+            call.set(f"dot_{name}", value)
+        call.set("dot_residual", found)
+        for axis in problem.axes:
+            if f"face_{AXES[axis]}" in tangents:
+                call.set("dot_face", tangents[f"face_{AXES[axis]}"], axis)
+        if "storage" in tangents:
+            call.native.dot_storage_stride = call.set_one_or_all("dot_storage", tangents["storage"])
+        stencil.module.flow_forward(call.native)
+        outputs = {"ponding": state[2], "runoff": torch.zeros_like(state[2])}
+        for side, kind in problem.sides.items():
+            dots = {PSI: on_side(psi, side), KR: on_side(dot_kr, side)}
+            slots = {f"{side}.{name}": VALUE + slot for slot, name in enumerate(BOUNDARY_VALUES[kind])}
+            slots |= {f"{side}.kr": KR_B, f"{side}.transmissivity": TRANSMISSIVITY}
+            for name, slot in slots.items():
+                if name in tangents:
+                    dots[slot] = of_interval(name, tangents[name], interval)
+            if side == "top":
+                dots[PONDING] = state[2]
+            for name, partial in self._partials(side):
+                outputs[name] = sum(
+                    (partial[slot] * dot for slot, dot in dots.items()), torch.zeros_like(partial[0])
+                )
+            on_side(found, side).sub_(stencil.areas[side] * outputs[side])
+        if "source" in tangents:
+            found -= problem.volume(psi) * of_interval("source", tangents["source"], interval)
+        if "wells" in tangents:
+            assert problem.wells is not None
+            found.view(-1).index_add_(
+                0, problem.wells, of_interval("wells", tangents["wells"], interval), alpha=-1.0
+            )
+        if problem.rivers is not None:
+            inputs, cells = stencil.inputs, problem.rivers
+            head, conductance = (
+                of_interval(name, inputs[name], interval) for name in ("rivers.head", "rivers.conductance")
+            )
+            gain = -conductance * psi.flatten()[cells]
+            if "rivers.head" in tangents:
+                gain = gain + conductance * of_interval("rivers.head", tangents["rivers.head"], interval)
+            if "rivers.conductance" in tangents:
+                moved = of_interval("rivers.conductance", tangents["rivers.conductance"], interval)
+                gain = gain + moved * (head - self.psi.flatten()[cells])
+            found.view(-1).index_add_(0, cells, gain, alpha=-1.0)
+        return found, dot_theta, outputs
+
+
+class _Call:
+    """A FlowCall and the tensors that it points to, which must outlive it."""
+
+    def __init__(self, stencil: CpuStencil, step: Step) -> None:
+        problem = stencil.problem
+        self.native: Any = stencil.module.FlowCall()
+        self.native.nz, self.native.ny, self.native.nx = problem.shape
+        self.native.threads = torch.get_num_threads()
+        self.native.face_mean = FACE_MEANS.index(problem.face_mean)
+        self.native.dt = step.dt
+        self.kept: list[Tensor] = []
+        for axis in range(3):
+            self.set("width", stencil.widths[axis], axis)
+            self.set("rise", stencil.rises[axis], axis)
+        if stencil.active is not None:
+            self.set("active", stencil.active)
+
+    def set(self, name: str, value: Tensor, slot: int = 0, dense: bool = True) -> None:
+        """Point to a tensor; a contiguous one unless its strides are given too. Results must be contiguous."""
+        value = value.contiguous() if dense else value
+        self.kept.append(value)
+        self.native.set(name, value.data_ptr(), slot)
+
+    def set_one_or_all(self, name: str, value: Tensor) -> int:
+        """Point to a field, or to its one value where all cells share it; returns the stride."""
+        one = not any(value.stride())
+        self.set(name, value, dense=not one)
+        return 0 if one else 1
+
+
+def _readable(name: str, value: Tensor) -> Tensor:
+    """Fields as the kernels read them: contiguous, but for one value that all cells share."""
+    if name in ("source", "storage") or name.startswith("soil."):
+        return value
+    return value.contiguous()
+
+
+def _row(field: Tensor) -> Tensor:
+    """A field as the soil's kernel reads it, [1, cells]."""
+    return field.reshape(1, -1).contiguous()
+
+
+def _flat(value: Tensor, name: str) -> Tensor:
+    """A soil parameter as [cells], a view of stride 0 where all cells share it; a table as it is."""
+    if name == "table":
+        return value.contiguous()
+    if not any(value.stride()):
+        return value[(0,) * value.dim()].expand(value.numel())
+    return value.reshape(-1)

@@ -1,0 +1,423 @@
+"""A trajectory of the field engine as one node of the autograd graph: forward, adjoint and tangent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dgpde.checkpoint import Checkpoint, StateStore
+from dgpde.errors import SolveError
+from dgpde.kernels.flow_stencil.problem import (
+    IDENTITY,
+    Linearised,
+    Stencil,
+    StencilProblem,
+    Step,
+)
+from dgpde.kernels.node import FirstOrderOnly, is_tracked
+from dgpde.linear import LinearSolver, StencilMatrix
+from dgpde.newton import Newton, Work
+from dgpde.options import SolveOptions
+from dgpde.timeloop import Account, Record, State, run_interval
+
+MakeStencil = Callable[[StencilProblem, dict[str, Tensor]], Stencil]
+MakeSolver = Callable[[SolveOptions], LinearSolver]
+
+
+@dataclass
+class FieldRun:
+    """A run that is ready: what is solved, on which backend, and what it leaves behind.
+
+    Attributes:
+        problem: what is not differentiated.
+        times: [T + 1] float64 s on the CPU.
+        save: indices into ``times`` whose psi is returned.
+        cells: [m] int64, flat indices of the cells whose psi is returned; None for all, as fields.
+        options: tolerances, steps, checkpoints.
+        make_stencil, make_solver: of the backend.
+        account, work: what the run came to.
+        progress: called with the number of intervals done and all of them.
+    """
+
+    problem: StencilProblem
+    times: Tensor
+    save: tuple[int, ...]
+    cells: Tensor | None
+    options: SolveOptions
+    make_stencil: MakeStencil
+    make_solver: MakeSolver
+    account: Account = field(default_factory=Account)
+    work: Work = field(default_factory=Work)
+    progress: Callable[[int, int], None] | None = None
+    dt0: float = 0.0
+    dt_next: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.names = self.problem.input_names()
+        self.record = False
+        self.states: StateStore | None = None
+        self.history: list[Record] = []
+
+    @property
+    def intervals(self) -> int:
+        """Number of output intervals."""
+        return self.times.numel() - 1
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Outputs in the order of the node's: psi, ponding, run-off and the flux of every side."""
+        return ("psi", "ponding", "runoff", *self.problem.sides)
+
+    @property
+    def every(self) -> int:
+        """Intervals between two kept states."""
+        checkpoint = self.options.checkpoint or Checkpoint("all")
+        return (checkpoint.every or 1) if checkpoint.policy == "every" else self.intervals
+
+    def span(self, interval: int) -> tuple[float, float]:
+        """Start and end of an interval, s."""
+        return float(self.times[interval]), float(self.times[interval + 1])
+
+    def seen(self, psi: Tensor) -> Tensor:
+        """What is returned of a state: the field, or its cells [m]."""
+        return psi if self.cells is None else psi.flatten()[self.cells]
+
+    # ------------------------------------------------------------------------------------------------ forward
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Run through all intervals; what a run that failed did not reach stays nan."""
+        problem, intervals = self.problem, self.intervals
+        newton = self._newton(inputs)
+        self.work = newton.work
+        psi0, ponding0 = inputs["psi0"], inputs["ponding0"]
+        whole = self.every >= intervals
+        self.states = (
+            None if whole or not self.record else StateStore(self.options.checkpoint or Checkpoint("all"))
+        )
+        state = State(psi0, ponding0, self.dt0 or self.options.dt_initial)
+        sample = self.seen(psi0)
+        out = {
+            "psi": psi0.new_full((len(self.save), *sample.shape), torch.nan),
+            "ponding": psi0.new_full((intervals + 1, *ponding0.shape), torch.nan),
+            "runoff": psi0.new_full((intervals, *ponding0.shape), torch.nan),
+        }
+        for side in problem.sides:
+            out[side] = psi0.new_full((intervals, *problem.side_shape(side)), torch.nan)
+        out["ponding"][0] = ponding0
+        rows = {index: row for row, index in enumerate(self.save)}
+        if 0 in rows:
+            out["psi"][rows[0]] = sample
+        keep = self.history.append if self.record and whole else None
+        for interval in range(intervals):
+            if self.states is not None and interval % self.every == 0:
+                self.states.put(interval, _packed(state))
+            means = run_interval(newton, self.span(interval), interval, state, self.account, keep)
+            if means is None:
+                break
+            for side, flux in means.flux.items():
+                out[side][interval] = flux
+            out["runoff"][interval] = means.runoff
+            out["ponding"][interval + 1] = state.ponding
+            if interval + 1 in rows:
+                out["psi"][rows[interval + 1]] = self.seen(state.psi)
+            if self.progress is not None:
+                self.progress(interval + 1, intervals)
+        self.dt_next = state.dt
+        return out
+
+    def _newton(self, inputs: dict[str, Tensor]) -> Newton:
+        return Newton(self.make_stencil(self.problem, inputs), self.options, self.make_solver(self.options))
+
+    def replays(self, inputs: dict[str, Tensor], backwards: bool) -> Iterator[tuple[State, list[Record]]]:
+        """Spans of intervals, each with the state at its start and its accepted steps; those that were not kept
+        are run again. A run that failed is walked as far as it came.
+        """
+        start = State(inputs["psi0"], inputs["ponding0"], self.dt0 or self.options.dt_initial)
+        if self.states is None:
+            yield start, self.history
+            return
+        firsts = list(range(0, self.intervals, self.every))
+        for first in reversed(firsts) if backwards else firsts:
+            if first not in self.states.kept:
+                continue
+            kept = self.states.get(first)
+            begin = State(kept["psi"], kept["ponding"], float(kept["dt"]))
+            state, records = State(begin.psi, begin.ponding, begin.dt), list[Record]()
+            newton, account = self._newton(inputs), Account()
+            for interval in range(first, min(first + self.every, self.intervals)):
+                if (
+                    run_interval(newton, self.span(interval), interval, state, account, records.append)
+                    is None
+                ):
+                    break
+            yield begin, records
+
+    # ------------------------------------------------------------------------------------------------ adjoint
+
+    def adjoint(
+        self, inputs: dict[str, Tensor], cotangents: dict[str, Tensor | None], wanted: set[str]
+    ) -> dict[str, Tensor]:
+        """Gradients of the wanted inputs, each with the input's own shape.
+
+        Raises:
+            SolveError: a transposed solve did not meet options.linear_tolerance.
+        """
+        walk = _Backward(self, inputs, cotangents, wanted)
+        for start, records in self.replays(inputs, backwards=True):
+            walk.span(start, records)
+        return walk.finish()
+
+    def tangent(self, inputs: dict[str, Tensor], tangents: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tangents of the outputs along the accepted steps; inputs that are not named do not move."""
+        stencil, exact = self.make_stencil(self.problem, inputs), _Exact(self)
+        psi0, ponding0 = inputs["psi0"], inputs["ponding0"]
+        rows = {index: row for row, index in enumerate(self.save)}
+        d_psi = tangents.get("psi0", torch.zeros_like(psi0))
+        d_pond = tangents.get("ponding0", torch.zeros_like(ponding0))
+        d_theta = stencil.push_theta(psi0, d_psi, tangents)
+        out = {
+            "psi": psi0.new_zeros((len(self.save), *self.seen(psi0).shape)),
+            "ponding": psi0.new_zeros((self.intervals + 1, *ponding0.shape)),
+            "runoff": psi0.new_zeros((self.intervals, *ponding0.shape)),
+        }
+        for side in self.problem.sides:
+            out[side] = psi0.new_zeros((self.intervals, *self.problem.side_shape(side)))
+        out["ponding"][0] = d_pond
+        if 0 in rows:
+            out["psi"][rows[0]] = self.seen(d_psi)
+        forcing = {name: value for name, value in tangents.items() if name not in ("psi0", "ponding0")}
+        still = torch.zeros_like(psi0)
+        for start, records in self.replays(inputs, backwards=False):
+            psi, ponding = start.psi, start.ponding
+            for index, record in enumerate(records):
+                # no derivative of a step depends on the theta that it started from: F is linear in it
+                step = Step(record.interval, record.dt, psi, still, ponding)
+                there = stencil.linearise(step, record.psi)
+                old = (d_theta, d_psi, d_pond)
+                d_residual, _, _ = there.push(still, old, forcing)
+                d_psi = -exact.solve(there, d_residual, None, record, transposed=False)
+                _, d_theta, d_out = there.push(d_psi, old, forcing)
+                d_pond = d_out["ponding"]
+                weight = record.dt / (self.span(record.interval)[1] - self.span(record.interval)[0])
+                out["runoff"][record.interval] += weight * d_out["runoff"]
+                for side in self.problem.sides:
+                    out[side][record.interval] += weight * d_out[side]
+                if _ends_interval(records, index):
+                    out["ponding"][record.interval + 1] = d_pond
+                    if record.interval + 1 in rows:
+                        out["psi"][rows[record.interval + 1]] = self.seen(d_psi)
+                psi, ponding = record.psi, record.ponding
+        return out
+
+
+class _Exact:
+    """Solves with the true Jacobians of accepted steps."""
+
+    def __init__(self, run: FieldRun) -> None:
+        self.run, self.solver = run, run.make_solver(run.options)
+        self.dt: float | None = None  # of the matrix that the solver holds
+
+    def solve(
+        self,
+        there: Linearised,
+        rhs: Tensor,
+        guess: Tensor | None,
+        record: Record,
+        transposed: bool,
+    ) -> Tensor:
+        """Solve with the true Jacobian, or its transpose, to options.linear_tolerance.
+
+        Raises:
+            SolveError: the residual stayed above it.
+        """
+        problem = self.run.problem
+        active = problem.active
+        if active is not None:
+            # Rows of cells that take no part are multiples of the identity, of another size than those of the others.
+            outside = torch.where(active, 0.0, rhs) / IDENTITY
+            rhs = torch.where(active, rhs, 0.0)
+        if not bool(rhs.any()):
+            return rhs if active is None else outside
+        tolerance = self.run.options.linear_tolerance
+        # The matrix of a linear problem depends on the step's length alone.
+        if not problem.linear or self.dt != record.dt:
+            self.solver.setup(StencilMatrix(there.matrix, symmetric=problem.symmetric))
+            self.dt = record.dt
+        result = self.solver.solve(rhs, x0=guess, tolerance=tolerance, transposed=transposed)
+        if not (result.converged and bool(torch.isfinite(result.x).all())):
+            what = "transposed linear solve of the adjoint" if transposed else "linear solve of the tangent"
+            start = self.run.span(record.interval)[0]
+            raise SolveError(
+                f"the {what} did not meet linear_tolerance = {tolerance:g} in a step of {record.dt:.6g} s of the "
+                f"interval that begins at {start:.6g} s (relative residual {result.residual:.3g} after "
+                f"{result.iterations} iterations): the Jacobian is singular or nearly so, as in a saturated domain "
+                "without specific storage and without a head boundary; give a specific_storage, or loosen "
+                "linear_tolerance",
+                times=torch.tensor([start], dtype=torch.float64),
+            )
+        return result.x if active is None else torch.where(active, result.x, outside)
+
+
+class _Backward:
+    """The sweep from the last step to the first."""
+
+    def __init__(
+        self,
+        run: FieldRun,
+        inputs: dict[str, Tensor],
+        cotangents: dict[str, Tensor | None],
+        wanted: set[str],
+    ) -> None:
+        self.run, self.inputs = run, inputs
+        self.bars = {name: value for name, value in cotangents.items() if value is not None}
+        self.stencil = run.make_stencil(run.problem, inputs)
+        self.exact = _Exact(run)
+        self.gradients = {name: torch.zeros_like(inputs[name]) for name in wanted}
+        self.within = {n: g for n, g in self.gradients.items() if n not in ("psi0", "ponding0")}
+        psi0 = inputs["psi0"]
+        # cotangents of theta, psi and ponding at the end of the step in hand, from the steps after it
+        self.theta, self.psi = torch.zeros_like(psi0), torch.zeros_like(psi0)
+        self.nothing = torch.zeros_like(psi0)
+        self.multiplier: Tensor | None = None  # of the step after, where the solve of this one begins
+        self.ponding = torch.zeros_like(inputs["ponding0"])
+        self.rows = {index: row for row, index in enumerate(run.save)}
+
+    def span(self, start: State, records: list[Record]) -> None:
+        """Walk the accepted steps of a span, last first."""
+        for index in reversed(range(len(records))):
+            record = records[index]
+            if _ends_interval(records, index):
+                self._observe(record.interval + 1)
+            before = records[index - 1] if index else None
+            psi = before.psi if before else start.psi
+            ponding = before.ponding if before else start.ponding
+            # no derivative of a step depends on the theta that it started from: F is linear in it
+            step = Step(record.interval, record.dt, psi, self.nothing, ponding)
+            seeds = self._seeds(record)
+            there = self.stencil.linearise(step, record.psi)
+            load = self.psi + there.load(seeds, self.theta)
+            guess = self.multiplier
+            self.multiplier = self.exact.solve(there, load, guess, record, transposed=True)
+            self.theta, self.psi, self.ponding = there.pull(self.multiplier, seeds, self.theta, self.within)
+
+    def _seeds(self, record: Record) -> dict[str, Tensor]:
+        """Cotangents of one step's outputs: interval means weigh each step by its length."""
+        start, end = self.run.span(record.interval)
+        weight = record.dt / (end - start)
+        seeds = {"ponding": self.ponding}
+        for name in ("runoff", *self.run.problem.sides):
+            if name in self.bars:
+                seeds[name] = weight * self.bars[name][record.interval]
+        return seeds
+
+    def _observe(self, index: int) -> None:
+        """Add the cotangents of what is returned of the state at times[index]."""
+        if "ponding" in self.bars:
+            self.ponding = self.ponding + self.bars["ponding"][index]
+        if "psi" in self.bars and index in self.rows:
+            bar = self.bars["psi"][self.rows[index]]
+            if self.run.cells is None:
+                self.psi = self.psi + bar
+            else:
+                at = torch.zeros_like(self.psi).flatten().index_add_(0, self.run.cells, bar)
+                self.psi = self.psi + at.reshape(self.psi.shape)
+
+    def finish(self) -> dict[str, Tensor]:
+        """The initial state's part, and the gradients."""
+        self._observe(0)
+        psi0 = self.inputs["psi0"]
+        by_theta = self.stencil.pull_theta(psi0, self.theta, self.within)
+        if "psi0" in self.gradients:
+            self.gradients["psi0"] += self.psi + by_theta
+        if "ponding0" in self.gradients:
+            self.gradients["ponding0"] += self.ponding
+        return self.gradients
+
+
+def _ends_interval(records: list[Record], index: int) -> bool:
+    return index + 1 == len(records) or records[index + 1].interval != records[index].interval
+
+
+def _packed(state: State) -> dict[str, Tensor]:
+    dt = torch.tensor([state.dt], dtype=torch.float64)
+    return {"psi": state.psi, "ponding": state.ponding, "dt": dt}
+
+
+def field_flow(run: FieldRun, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs of a run by name; differentiable in every input, in reverse and in forward mode.
+
+    The accepted steps are constants of the differentiation: the gradient is that of the discrete solution on the
+    steps that the run took.
+    """
+    tensors = [inputs[name] for name in run.names]
+    run.record = any(is_tracked(tensor) for tensor in tensors)
+    if not run.record:
+        return run.forward({name: tensor.detach() for name, tensor in zip(run.names, tensors, strict=True)})
+    return dict(zip(run.output_names, FieldFlow.apply(run, *tensors), strict=True))
+
+
+class FieldFlow(torch.autograd.Function):
+    """(run, *inputs) -> psi, ponding, run-off, and the flux of every side."""
+
+    @staticmethod
+    def forward(run: FieldRun, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Run, and keep what the checkpoint policy says."""
+        out = run.forward({name: tensor.detach() for name, tensor in zip(run.names, tensors, strict=True)})
+        return tuple(out[name] for name in run.output_names)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep the inputs; autograd raises when one of them is changed in place before backward."""
+        run, *tensors = inputs
+        ctx.run = run
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of the inputs that ask for one."""
+        run: FieldRun = ctx.run
+        tensors = ctx.saved_tensors
+        wanted = tuple(i for i in range(len(tensors)) if ctx.needs_input_grad[1 + i])
+        found = dict(zip(wanted, FieldAdjoint.apply(run, wanted, *tensors, *cotangents), strict=True))
+        # the run itself has no gradient
+        return (None, *(found.get(i) for i in range(len(tensors))))
+
+    @staticmethod
+    def jvp(ctx: Any, _run: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        """Tangents of the outputs, all of them."""
+        return FieldTangent.apply(ctx.run, *ctx.saved_tensors, *tangents)
+
+
+class FieldAdjoint(FirstOrderOnly):
+    """(run, numbers of the wanted inputs, *inputs, *cotangents of the outputs) -> their gradients."""
+
+    @staticmethod
+    def forward(run: FieldRun, wanted: tuple[int, ...], *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        """Walk the trajectory backwards."""
+        count = len(run.names)
+        names = [run.names[i] for i in wanted]
+        cotangents = dict(zip(run.output_names, tensors[count:], strict=True))
+        gradients = run.adjoint(_named(run, tensors), cotangents, set(names))
+        return tuple(gradients[name] for name in names)
+
+
+class FieldTangent(FirstOrderOnly):
+    """(run, *inputs, *tangents of the inputs) -> tangents of the outputs."""
+
+    @staticmethod
+    def forward(run: FieldRun, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        """Walk the trajectory forwards, along its accepted steps."""
+        moving = zip(run.names, tensors[len(run.names) :], strict=True)
+        tangents = {name: tangent.detach() for name, tangent in moving if tangent is not None}
+        outputs = run.tangent(_named(run, tensors), tangents)
+        return tuple(outputs[name] for name in run.output_names)
+
+
+def _named(run: FieldRun, tensors: tuple[Tensor | None, ...]) -> dict[str, Tensor]:
+    return {name: t.detach() for name, t in zip(run.names, tensors, strict=False) if t is not None}
