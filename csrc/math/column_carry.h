@@ -118,8 +118,11 @@ class CarriedSoil {
       auto moved = d != V{};
       if (any_fresh) moved = mask_and(moved, mask_not(fresh));
       const V inv = one / select(moved, d, one);
-      capacity_slope = select(moved, (s.capacity - c.capacity(k)) * inv, V{});
-      dkr_slope = select(moved, (s.dkr - c.dkr_at(k)) * inv, V{});
+      capacity_slope = (s.capacity - c.capacity(k)) * inv;
+      dkr_slope = (s.dkr - c.dkr_at(k)) * inv;
+      // an iterate that was not finite gives no secant
+      moved = mask_and(moved, finite(V(capacity_slope + dkr_slope)));
+      capacity_slope = select(moved, capacity_slope, V{}), dkr_slope = select(moved, dkr_slope, V{});
       // 1/r = 1/reach + kr'/kr
       const V both = s.kr + s.dkr * reach;
       const auto conducts = both > V{};
