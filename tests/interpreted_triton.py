@@ -5,9 +5,11 @@ own, since the interpreter is chosen when triton is imported (TRITON_INTERPRET=1
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from field_cases import section
 from soil_cases import CASES as SOILS
 from test_field_kernel import compare, make, same
 
@@ -123,3 +125,20 @@ def test_asked_for_by_name() -> None:
 def test_a_relation_without_a_kernel_is_refused() -> None:
     with pytest.raises(ValueError, match=r"relation: 'clay' has no Triton kernel.*van_genuchten"):
         TritonSoil("clay", 0, [torch.zeros(1).double()], None, None)
+
+
+@pytest.mark.slow
+def test_a_run_and_its_gradient() -> None:
+    case = section()
+    case = replace(
+        case, times=[0.0, 300.0, 600.0, 900.0, 1200.0], options=replace(case.options, dt_fixed=300.0)
+    )
+    found = []
+    for backend in ("triton", "cpu"):
+        leaves = {name: value.clone().requires_grad_() for name, value in case.leaves.items()}
+        run = case.solve(leaves, backend=backend)
+        grads = torch.autograd.grad(run.psi[-1].sum(), list(leaves.values()))
+        found.append({"psi": run.psi.detach()} | dict(zip(leaves, grads, strict=True)))
+    for name in found[0]:
+        # linear systems are solved to 1e-12 of their right-hand side, on matrices that differ by round-off
+        same(found[0][name], found[1][name], name, close=1e-10)

@@ -23,19 +23,17 @@ HERE = Path(__file__).parent
 POINTERS = {torch.float64: "*fp64", torch.int64: "*i64", torch.int32: "*i32", torch.uint8: "*u8"}
 
 
-def test_in_the_interpreter() -> None:
+@pytest.mark.parametrize("chosen", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_in_the_interpreter(chosen: str) -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        str(HERE / "interpreted_triton.py"),
-    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", chosen]
     done = subprocess.run(
-        command, env=environment, cwd=HERE.parent, capture_output=True, text=True, check=False
+        [*command, str(HERE / "interpreted_triton.py")],
+        env=environment,
+        cwd=HERE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
@@ -44,7 +42,9 @@ def signature(value: Any) -> Any:
     """The type of an argument as the compiler wants it."""
     if isinstance(value, tuple):
         return tuple(signature(part) for part in value)
-    return POINTERS[value.dtype] if isinstance(value, torch.Tensor) else "i64"
+    if isinstance(value, torch.Tensor):
+        return POINTERS[value.dtype]
+    return "constexpr" if value == 1 else "i32"  # as a launch would have it
 
 
 def compile_for_gpu(kernel: Any, cells: int, **arguments: Any) -> None:
@@ -53,9 +53,10 @@ def compile_for_gpu(kernel: Any, cells: int, **arguments: Any) -> None:
     from triton.compiler import ASTSource
 
     given = arguments | {"cells": cells, "BLOCK": 256}
-    fixed = {p.name for p in kernel.params if p.is_constexpr}
-    types = {p.name: "constexpr" if p.name in fixed else signature(given[p.name]) for p in kernel.params}
-    source = ASTSource(kernel, types, {name: given[name] for name in fixed})
+    types = {p.name: "constexpr" if p.is_constexpr else signature(given[p.name]) for p in kernel.params}
+    source = ASTSource(
+        kernel, types, {name: given[name] for name, kind in types.items() if kind == "constexpr"}
+    )
     found = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False})
     assert len(found.asm["cubin"]) > 1000
     ptx = found.asm["ptx"]

@@ -87,6 +87,8 @@ class TritonStencil:
             self.point_cell, self.point_order = torch.cat(cells).sort(stable=True)
         edges = BLOCK * torch.arange(programs(problem.cells) + 1, device=sample.device)
         self.point_start = torch.searchsorted(self.point_cell, edges)
+        # a power of two, so that few kernels are compiled
+        self.most_points = triton.next_power_of_2(int(self.point_start.diff().max())) if cells else 0
 
     def _by_axis(self, values: dict[int, Tensor]) -> tuple[Tensor, ...]:
         """A pointer for each axis; those of axes that are missing are not read."""
@@ -180,7 +182,6 @@ class TritonStencil:
         if problem.source:
             source = of_interval("source", self.inputs["source"], step.interval).expand(problem.shape)
             strides = tuple(source.stride())
-        has_points = self.point_cell.numel() > 0
         residual = torch.empty_like(psi)
         coefficients = psi.new_empty(7, *problem.shape) if matrix else None
         sums = psi.new_empty(5, programs(problem.cells))
@@ -196,7 +197,7 @@ class TritonStencil:
             source=source,
             point_cell=self.point_cell,
             point_start=self.point_start,
-            points=self.points(step.interval, psi) if has_points else psi,
+            points=self.points(step.interval, psi) if self.most_points else psi,
             point_count=self.point_cell.numel(),
             sides=flows,
             allowed=allowed.contiguous(),
@@ -208,7 +209,7 @@ class TritonStencil:
             source_x=strides[2],
             SIDES=sum(1 << SIDES.index(side) for side in problem.sides),
             SOURCE=problem.source,
-            POINTS=has_points,
+            POINTS=self.most_points,
             MATRIX=matrix,
         )
         worst, total = sums[1:3].amax(1), sums.sum(1)

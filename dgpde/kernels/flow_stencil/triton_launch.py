@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import triton
 
 #: Cells of one program.
@@ -16,9 +17,10 @@ def programs(cells: int) -> int:
 
 
 def launch(kernel: Any, cells: int, **arguments: Any) -> None:
-    """Run a kernel on all cells.
+    """Run a kernel on all cells, on the device of its psi.
 
     Multiplications and additions are not fused into one rounding, so that what two cells compute of the face between
     them has the same bits.
     """
-    kernel[(programs(cells),)](**arguments, cells=cells, BLOCK=BLOCK, enable_fp_fusion=False)
+    with torch.cuda.device_of(arguments["psi"]):
+        kernel[(programs(cells),)](**arguments, cells=cells, BLOCK=BLOCK, enable_fp_fusion=False)

@@ -3,6 +3,7 @@
 Every pass gathers, one cell a lane: a cell reads its neighbours and writes its own row. The equations are in the
 README of this folder; a face is computed from both sides with the same operations. Sums are kept for each program and
 added in order by the caller. Flags, a bit each: AXES along which cells have neighbours, SIDES that are open.
+POINTS: wells and rivers of one program, at most.
 """
 
 from __future__ import annotations
@@ -223,15 +224,18 @@ def assemble_kernel(
         gain = v * tl.load(source + k * source_z + j * source_y + i * source_x, mask=live, other=0.0)
         f -= gain
         own += tl.abs(gain)
-    if POINTS:
+    if POINTS > 0:
         first = point_start + tl.program_id(0).to(tl.int64)
-        for number in range(tl.load(first), tl.load(first + 1)):
-            there = n == tl.load(point_cell + number)
-            at = points + number
-            f -= tl.where(there, tl.load(at), 0.0)
-            own += tl.where(there, tl.load(at + point_count), 0.0)
+        begin, end = tl.load(first), tl.load(first + 1)
+        for number in range(POINTS):
+            point = begin + number
+            mine = point < end
+            there = n == tl.load(point_cell + point, mask=mine, other=-1)
+            at = points + point
+            f -= tl.where(there, tl.load(at, mask=mine, other=0.0), 0.0)
+            own += tl.where(there, tl.load(at + point_count, mask=mine, other=0.0), 0.0)
             if MATRIX:
-                diag += tl.where(there, tl.load(at + 2 * point_count), 0.0)
+                diag += tl.where(there, tl.load(at + 2 * point_count, mask=mine, other=0.0), 0.0)
     for which in tl.static_range(6):
         if (SIDES >> which) & 1:
             at, touches, faces = _side(sides, which, k, j, i, nz, ny, nx, live)
