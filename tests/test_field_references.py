@@ -35,7 +35,11 @@ def test_the_series_is_the_table_of_the_case(name: str) -> None:
     # mild case, which has no front to dominate, their errors of space and time cancel in part; ours are made smaller.
     [(name, "n=16 dt=1000 s arith K", 16, 1000.0, "arithmetic") for name in MODES if "mild" not in name]
     + [("P4_tracy2d_specified_head_sin_mild", "n=16 dt=1000 s arith K", 24, 250.0, "arithmetic")]
-    + [(name, "n=32 dt=500 s upwind K", 32, 500.0, "upstream") for name in MODES if name != "P4_tracy3d"],
+    + [
+        pytest.param(name, "n=32 dt=500 s upwind K", 32, 500.0, "upstream", marks=pytest.mark.slow)
+        for name in MODES
+        if name != "P4_tracy3d"
+    ],
 )
 def test_tracy(name: str, label: str, n: int, dt: float, face_mean: str) -> None:
     tracy = Tracy(name)
