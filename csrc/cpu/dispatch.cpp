@@ -97,9 +97,9 @@ void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHisto
   DGPDE_DISPATCH(column_forward(p, out, history, single, threads))
 }
 
-void soil_run(const SoilCall& call) { DGPDE_DISPATCH(soil_run(call)) }
+LinearEngine* linear_engine() { DGPDE_DISPATCH(linear_engine()); }
 
-LinearEngine* linear_engine() { DGPDE_DISPATCH(linear_engine()) }
+void soil_run(const SoilCall& call) { DGPDE_DISPATCH(soil_run(call)) }
 
 void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
                     int threads) {
