@@ -92,12 +92,12 @@ MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, i
 #define DGPDE_DISPATCH(call) return engine_generic::call;
 #endif
 
+LinearEngine* linear_engine() { DGPDE_DISPATCH(linear_engine()) }
+
 void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single,
                     int threads) {
   DGPDE_DISPATCH(column_forward(p, out, history, single, threads))
 }
-
-LinearEngine* linear_engine() { DGPDE_DISPATCH(linear_engine()); }
 
 void soil_run(const SoilCall& call) { DGPDE_DISPATCH(soil_run(call)) }
 
