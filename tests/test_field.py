@@ -392,7 +392,7 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "backend": (
         lambda: solve(options=SolveOptions(backend="cuda")),
         ValueError,
-        "backend must be one of cpu, reference",
+        "backend must be one of cpu, triton, reference",
     ),
     "cells": (lambda: solve(save_cells=(9, 9, 9)), ValueError, "save_cells has an index outside"),
     "cells of columns": (
