@@ -11,6 +11,7 @@ import pytest
 import torch
 from field_cases import section
 from soil_cases import CASES as SOILS
+from soil_cases import random_heads, random_parameters
 from test_field_kernel import compare, make, same
 
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, FACE_MEANS
@@ -77,6 +78,25 @@ def test_one_value_for_all_cells_and_views() -> None:
     state = (psi, psi, step.ponding)
     pushed = [TritonStencil(problem, shared).linearise(step, psi).push(psi, state, t) for t in (one, many)]
     assert torch.equal(pushed[0][0], pushed[1][0])
+
+
+@pytest.mark.parametrize(("relation", "variant"), SOILS)
+def test_heads_at_both_ends_of_what_is_promised(relation: str, variant: int) -> None:
+    torch.manual_seed(5)
+    psi = random_heads(300)
+    parameters = list(random_parameters(relation, 300).values())
+    here, there = TritonSoil(relation, variant, parameters, None, None), soil.Relation(relation, variant)
+    curves = here.curves(psi)
+    for name, value in zip(
+        ("theta", "kr", "capacity", "dkr"), soil.curves(there, psi[None], parameters), strict=True
+    ):
+        same(getattr(curves, name), value[0], name)
+    weight = torch.randn(300, dtype=torch.float64)
+    gradients = [torch.zeros_like(value) for value in parameters]
+    here.pull(psi, weight, weight, gradients)
+    expected = soil.backward(there, psi[None], parameters, weight[None], weight[None])[1]
+    for slot, value in enumerate(expected):
+        same(gradients[slot], value.reshape(-1), f"parameter {slot}")
 
 
 def test_a_table() -> None:
