@@ -26,12 +26,19 @@ def info() -> list[str]:
     lines += [f"{name:<8} {_version(name)}" for name in ("numpy", "h5py", "xarray", "matplotlib")]
     lines += ["", "backends of column flow"]
     lines += [f"  {name:<10} {state}" for name, state in backends().items()]
+    lines += ["", "backends of field flow (sections, domains)"]
+    lines += [f"  {name:<10} {state}" for name, state in field_backends().items()]
     return lines
 
 
 def backends() -> dict[str, str]:
     """Each backend with "available" or the reason why it cannot run here."""
     return {"cpu": _cpu(), "cuda": _cuda(), "reference": "available: plain PyTorch, for tests and checks"}
+
+
+def field_backends() -> dict[str, str]:
+    """The same for sections and domains."""
+    return {"cpu": _cpu(), "triton": _triton(), "reference": "available: plain PyTorch, for tests and checks"}
 
 
 def _version(name: str) -> str:
@@ -56,6 +63,16 @@ def _cuda() -> str:
         return f"not available: {reason}"
     missing = cuda_missing(module)
     return f"available: {torch.cuda.get_device_name()}" if missing is None else f"not available: {missing}"
+
+
+def _triton() -> str:
+    try:
+        version = metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        return "not available: the package triton is not installed"
+    if not torch.cuda.is_available():
+        return f"not available: triton {version} is installed, but torch finds no CUDA device"
+    return f"available: triton {version} on {torch.cuda.get_device_name()}; linear systems on the host"
 
 
 def _count(text: str) -> int:

@@ -173,7 +173,7 @@ class Newton:
         )
         error = abs(now.total) * step.dt
         noise = 4.0 * torch.finfo(torch.float64).eps * now.magnitude * step.dt
-        return error <= max(self.options.tolerance, BALANCE) * moved + noise
+        return error <= BALANCE * moved + noise
 
     def _not_finite(self, now: Evaluation) -> int:
         bad = ~torch.isfinite(now.residual)

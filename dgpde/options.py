@@ -32,7 +32,8 @@ class SolveOptions:
         linear_tolerance: relative residual accepted of the linear solves, default 1e-10. Columns are solved
             directly; what remains of their transposed systems is checked against it.
         max_steps: accepted steps of one column in one output interval before it is given up, default 10 million.
-        backend: "cpu", "cuda", "reference", or None (default) for the fastest one that fits the tensors.
+        backend: "cpu", "cuda" (columns), "triton" (fields), "reference", or None (default) for the fastest one that
+            fits the tensors.
         checkpoint: what is kept for the backward sweep; None (default) lets the package choose.
         on_failure: "raise" (default) a SolveError when a column cannot go on, or "return" the solution with a
             status per column.

@@ -282,7 +282,8 @@ class _Backward:
         # cotangents of theta, psi and ponding at the end of the step in hand, from the steps after it
         self.theta, self.psi = torch.zeros_like(psi0), torch.zeros_like(psi0)
         self.nothing = torch.zeros_like(psi0)
-        self.multiplier: Tensor | None = None  # of the step after, where the solve of this one begins
+        self.multiplier: Tensor | None = None  # of the step after the one in hand
+        self.before: Tensor | None = None  # and of the one after that
         self.ponding = torch.zeros_like(inputs["ponding0"])
         self.rows = {index: row for row, index in enumerate(run.save)}
 
@@ -300,7 +301,11 @@ class _Backward:
             seeds = self._seeds(record)
             there = self.stencil.linearise(step, record.psi)
             load = self.psi + there.load(seeds, self.theta)
+            # multipliers vary smoothly from step to step: the solve begins from the last two carried on
             guess = self.multiplier
+            if guess is not None and self.before is not None:
+                guess = 2.0 * guess - self.before
+            self.before = self.multiplier
             self.multiplier = self.exact.solve(there, load, guess, record, transposed=True)
             self.theta, self.psi, self.ponding = there.pull(self.multiplier, seeds, self.theta, self.within)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from dgpde.kernels.flow_stencil.problem import (
     DARCY,
     PRESCRIBED,
     SIDES,
+    Stencil,
     StencilProblem,
     Step,
     zero_output,
@@ -128,9 +130,16 @@ def same(found: Tensor, expected: Tensor, what: str, close: float = CLOSE) -> No
     assert error <= close * scale, f"{what}: {error:.3g} of {scale:.3g}"
 
 
-def compare(problem: StencilProblem, inputs: Tensors, step: Step, psi: Tensor, close: float = CLOSE) -> None:
-    """Everything that the two backends compute."""
-    native, reference = CpuStencil(problem, inputs), ReferenceStencil(problem, inputs)
+def compare(
+    problem: StencilProblem,
+    inputs: Tensors,
+    step: Step,
+    psi: Tensor,
+    close: float = CLOSE,
+    backend: Callable[[StencilProblem, Tensors], Stencil] = CpuStencil,
+) -> None:
+    """Everything that a backend and the reference compute."""
+    native, reference = backend(problem, inputs), ReferenceStencil(problem, inputs)
     allowed = 1e-9 * problem.volume(psi)
     here, there = (stencil.evaluate(step, psi, allowed, True) for stencil in (native, reference))
     for name in ("residual", "theta", "capacity", "ponding", "runoff", "matrix"):

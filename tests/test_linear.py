@@ -168,6 +168,21 @@ def test_every_instruction_set(name: str) -> None:
 # Memory order, first guesses, reuse.
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_host_solves_for_any_device(device: str) -> None:
+    matrix = random_matrix((3, 4, 7))
+    rhs = random_rhs(matrix)
+    there = StencilMatrix(matrix.coefficients.to(device))
+    for transposed in (False, True):
+        expected = solve(matrix, rhs, transposed=transposed)
+        found = solve(
+            there, rhs.to(device), transposed=transposed, backend="host", x0=torch.zeros_like(rhs).to(device)
+        )
+        assert found.x.device.type == device
+        assert found.converged
+        assert relative(found.x.cpu(), expected.x) < 1e-9
+
+
 def test_views_are_read_as_they_are() -> None:
     matrix = random_matrix((5, 6, 7))
     rhs = random_rhs(matrix)
@@ -330,6 +345,65 @@ def test_indefinite_matrix_declared_symmetric() -> None:
     found = solve(StencilMatrix(-matrix.coefficients, symmetric=True), random_rhs(matrix))
     assert not found.converged
     assert found.reason == "breakdown"
+
+
+# What the set-up chooses.
+
+
+def test_independent_columns_are_solved_by_their_lines() -> None:
+    matrix = random_matrix((20, 6, 7))
+    matrix.coefficients[3:] = 0.0
+    solver = LinearSolver(tolerance=1e-12)
+    solver.setup(matrix)
+    found = solver.solve(random_rhs(matrix))
+    assert found.converged
+    assert found.iterations <= 4  # the lines are exact in float32, so each iteration gains some seven digits
+    assert solver._backend.engine.levels(False) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "levels"),
+    [
+        ((4, 16, 16), (1.0, 1.0, 1.0), 5),
+        ((4, 5, 16), (1.0, 1.0, 1.0), 5),
+        # joins along y bring the ratio of the couplings from 4096 to 16; then x is joined
+        ((4, 16, 16), (1.0, 1.0, 64.0), 9),
+        ((4, 1, 1), (1.0, 1.0, 1.0), 1),
+    ],
+)
+def test_coarsening_goes_down_to_one_column(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], levels: int
+) -> None:
+    matrix, _ = darcy_matrix(np.ones(shape), spacing)
+    solver = LinearSolver()
+    solver.setup(matrix)
+    solver.prepare()
+    assert solver._backend.engine.levels(False) == levels
+
+
+def test_float64_where_weak_couplings_decide() -> None:
+    words = {"spacing": (1.0, 10.0, 10.0), "dt": 1e6, "water_table": 10.0}
+    for blocks, expected in ((1.0, False), (1e8, True)):
+        matrix = richards_jacobian((20, 32, 32), blocks=blocks, **words)
+        solver = LinearSolver()
+        solver.setup(matrix)
+        assert solver.solve(random_rhs(matrix)).converged
+        assert solver._backend.engine.in_double is expected
+        solver.setup(random_matrix((3, 4, 5)))
+        assert solver.solve(random_rhs(random_matrix((3, 4, 5)))).converged
+        assert not solver._backend.engine.in_double  # a new shape starts anew
+
+
+def test_float32_directions_do_not_limit_the_tolerance() -> None:
+    matrix = richards_jacobian((20, 32, 32), spacing=(1.0, 10.0, 10.0), dt=1e6, water_table=10.0)
+    solver = LinearSolver(tolerance=1e-12)
+    solver.setup(matrix)
+    found = solver.solve(random_rhs(matrix))
+    assert found.converged
+    assert (
+        found.iterations <= 18
+    )  # 9 for the first eight digits, and hardly more than in proportion for all twelve
+    assert not solver._backend.engine.in_double
 
 
 # How the iterations grow.

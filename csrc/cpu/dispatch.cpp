@@ -93,6 +93,8 @@ MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, i
 #define DGPDE_DISPATCH(call) return engine_generic::call;
 #endif
 
+LinearEngine* linear_engine() { DGPDE_DISPATCH(linear_engine()) }
+
 void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single,
                     int threads) {
   DGPDE_DISPATCH(column_forward(p, out, history, single, threads))
@@ -104,7 +106,6 @@ void flow_assemble(const FlowCall& call) { DGPDE_DISPATCH(flow_assemble(call)) }
 void flow_reverse(const FlowCall& call) { DGPDE_DISPATCH(flow_reverse(call)) }
 void flow_forward(const FlowCall& call) { DGPDE_DISPATCH(flow_forward(call)) }
 void flow_side(const SideCall& call) { DGPDE_DISPATCH(flow_side(call)) }
-LinearEngine* linear_engine() { DGPDE_DISPATCH(linear_engine()) }
 
 void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
                     int threads) {

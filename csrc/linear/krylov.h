@@ -308,20 +308,24 @@ class Krylov {
   // iteration now and then, since the true residual is looked at before the end, and saves half the memory.
   void gmres(double* x, double norm, double goal, int64_t& iterations) {
     constexpr int m = Workspace<Real>::kRestart;
+    // Directions rounded to float32 gain no more than this on the residual they began with; then a new one is better.
+    if (sizeof(Real) == 4) goal = std::max(goal, 3e-9 * norm);
     double h[m][m + 2], cosine[m], sine[m], rhs[m + 1], unit_v[m + 1], unit_z[m];
     Buffer<double>&r = w_.r, &q = w_.q;
     q.resize(a_.cells());
     set_scale(norm);
     Real* v = next_basis(0);
-    segments([&](int64_t y, int64_t g, int64_t z, int64_t i, int64_t n) {
-      for (int64_t k = 0; k < n; ++k) v[i + k] = static_cast<Real>(in_ * r[i + k]);
-      import(y, g, z, v + i, n, 1.0);
-      return Sums();
-    });
-    unit_v[0] = 1.0 / (norm * in_);
+    const double first = segments([&](int64_t y, int64_t g, int64_t z, int64_t i, int64_t n) {
+                           for (int64_t k = 0; k < n; ++k) v[i + k] = static_cast<Real>(in_ * r[i + k]);
+                           import(y, g, z, v + i, n, 1.0);
+                           return Sums{dot_row(v + i, v + i, n), 0};
+                         }).a;
+    unit_v[0] = 1.0 / std::sqrt(first);
     rhs[0] = norm;
     int k = 0;
-    for (; k < m && norm > goal && iterations < o_.max_iterations; ++k) {
+    // Vectors kept in float32 span no more than this of a reduction; from there on a restart goes on faster.
+    const double enough = sizeof(Real) == 4 ? std::max(goal, 1e-6 * norm) : goal;
+    for (; k < m && norm > enough && iterations < o_.max_iterations; ++k) {
       ++iterations;
       m_.cycle(o_.gamma, o_.threads);
       unit_z[k] = unit_v[k] * m_.scale();
@@ -344,9 +348,9 @@ class Krylov {
       }
       set_scale(std::sqrt(rest > 1e-4 * whole ? rest : whole));
       Real* next = next_basis(k + 1);
-      const double length = std::sqrt(subtract(next, k, h[k], unit_v));
-      h[k][k + 1] = length;
-      unit_v[k + 1] = 1.0 / (length * in_);
+      const Sums left = subtract(next, k, h[k], unit_v);
+      const double length = h[k][k + 1] = std::sqrt(left.a);
+      unit_v[k + 1] = 1.0 / std::sqrt(left.b);  // of the rounded vector: else rounding would stay in all that follows
       for (int j = 0; j < k; ++j) {
         const double a = h[k][j], b = h[k][j + 1];
         h[k][j] = cosine[j] * a + sine[j] * b;
@@ -418,20 +422,19 @@ class Krylov {
     return whole;
   }
 
-  // q -= sum of h_j v_j; stored as the next v, handed to the finest level; its square.
-  double subtract(Real* next, int last, const double* h, const double* unit_v) {
+  // q -= sum of h_j v_j; stored as the next v, handed to the finest level; the squares of q and of what was stored.
+  Sums subtract(Real* next, int last, const double* h, const double* unit_v) {
     return segments([&](int64_t y, int64_t g, int64_t z, int64_t i, int64_t n) {
-             double* q = &w_.q[i];
-             for (int j = 0; j <= last; ++j) {
-               const Real* v = &w_.basis[j][i];
-               const double factor = h[j] * unit_v[j];
-               for (int64_t c = 0; c < n; ++c) q[c] -= factor * v[c];
-             }
-             for (int64_t c = 0; c < n; ++c) next[i + c] = static_cast<Real>(in_ * q[c]);
-             import(y, g, z, next + i, n, 1.0);
-             return Sums{dot_row(q, q, n), 0};
-           })
-        .a;
+      double* q = &w_.q[i];
+      for (int j = 0; j <= last; ++j) {
+        const Real* v = &w_.basis[j][i];
+        const double factor = h[j] * unit_v[j];
+        for (int64_t c = 0; c < n; ++c) q[c] -= factor * v[c];
+      }
+      for (int64_t c = 0; c < n; ++c) next[i + c] = static_cast<Real>(in_ * q[c]);
+      import(y, g, z, next + i, n, 1.0);
+      return Sums{dot_row(q, q, n), dot_row(next + i, next + i, n)};
+    });
   }
 
   Stencil a_;

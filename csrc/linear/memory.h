@@ -46,18 +46,23 @@ class Buffer {
 #define DGPDE_LANES4(i, j, step) i, j, (i) + (step), (j) + (step)
 #define DGPDE_LANES8(i, j, step) DGPDE_LANES4(i, j, step), DGPDE_LANES4((i) + 2 * (step), (j) + 2 * (step), step)
 #define DGPDE_LANES16(i, j, step) DGPDE_LANES8(i, j, step), DGPDE_LANES8((i) + 4 * (step), (j) + 4 * (step), step)
-#define DGPDE_SHUFFLE(name, i, j, step)                                \
-  template <class V>                                                   \
-  DGPDE_HD V name(V a, V b) {                                          \
-    constexpr int W = Lane<V>::width;                                  \
-    if constexpr (W == 16)                                             \
-      return __builtin_shufflevector(a, b, DGPDE_LANES16(i, j, step)); \
-    else if constexpr (W == 8)                                         \
-      return __builtin_shufflevector(a, b, DGPDE_LANES8(i, j, step));  \
-    else if constexpr (W == 4)                                         \
-      return __builtin_shufflevector(a, b, DGPDE_LANES4(i, j, step));  \
-    else                                                               \
-      return __builtin_shufflevector(a, b, i, j);                      \
+#ifdef __clang__
+#define DGPDE_PICK(V, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define DGPDE_PICK(V, a, b, ...) __builtin_shuffle(a, b, IntOf<V>{__VA_ARGS__})
+#endif
+#define DGPDE_SHUFFLE(name, i, j, step)                      \
+  template <class V>                                         \
+  DGPDE_HD V name(V a, V b) {                                \
+    constexpr int W = Lane<V>::width;                        \
+    if constexpr (W == 16)                                   \
+      return DGPDE_PICK(V, a, b, DGPDE_LANES16(i, j, step)); \
+    else if constexpr (W == 8)                               \
+      return DGPDE_PICK(V, a, b, DGPDE_LANES8(i, j, step));  \
+    else if constexpr (W == 4)                               \
+      return DGPDE_PICK(V, a, b, DGPDE_LANES4(i, j, step));  \
+    else                                                     \
+      return DGPDE_PICK(V, a, b, i, j);                      \
   }
 DGPDE_SHUFFLE(shift_up, W - 1, W, 2)  // b moved up by one lane; lane 0 is the last of a
 DGPDE_SHUFFLE(shift_down, 1, 2, 2)    // a moved down by one lane; the last lane is the first of b
@@ -66,6 +71,7 @@ DGPDE_SHUFFLE(odd_lanes, 1, 3, 4)
 DGPDE_SHUFFLE(interleave_low, 0, W, 1)  // a0 b0 a1 b1 ... of the lower halves
 DGPDE_SHUFFLE(interleave_high, W / 2, W + W / 2, 1)
 #undef DGPDE_SHUFFLE
+#undef DGPDE_PICK
 #undef DGPDE_LANES16
 #undef DGPDE_LANES8
 #undef DGPDE_LANES4

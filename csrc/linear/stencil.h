@@ -80,15 +80,15 @@ DGPDE_HD PackD load_pack(const float* from) {
 }
 
 // Sum of a[i] b[i]; the order of the additions depends on n alone.
-template <class T>
-inline double dot_row(const T* a, const double* b, int64_t n) {
+template <class T, class U>
+inline double dot_row(const T* a, const U* b, int64_t n) {
   constexpr int64_t W = Lane<PackD>::width;
   PackD sum[4] = {};
   int64_t i = 0;
   for (; i + 4 * W <= n; i += 4 * W)
     for (int k = 0; k < 4; ++k) sum[k] += load_pack(a + i + k * W) * load_pack(b + i + k * W);
   double rest = 0;
-  for (; i < n; ++i) rest += a[i] * b[i];
+  for (; i < n; ++i) rest += static_cast<double>(a[i]) * b[i];
   return sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3])) + rest;
 }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dgpde.linear.cpu import CpuBackend
+from dgpde.linear.host import HostBackend
 from dgpde.linear.reference import ReferenceBackend
 from dgpde.linear.stencil import StencilMatrix, check_field
 
@@ -47,13 +48,14 @@ class LinearSolver:
 
     The backend "cpu" is a preconditioned Krylov method, conjugate gradients for matrices declared symmetric, else
     flexible GMRES; the preconditioner is a multigrid cycle with exact solves along z (README of this folder). Results
-    do not depend on the number of threads (``torch.set_num_threads``). "reference" is SciPy's sparse LU, for small
-    problems.
+    do not depend on the number of threads (``torch.set_num_threads``). "host" is the
+    same for matrices on any device: each system is copied to the host and its solution back. "reference" is SciPy's
+    sparse LU, for small problems.
 
     Args:
         tolerance: of the relative residual in the 2-norm.
         max_iterations: of one solve.
-        backend: "cpu", "reference", or None for "cpu".
+        backend: "cpu", "host", "reference", or None for "cpu".
         cycle: "W" (default) visits each coarser level twice as often as the one above, "V" as often. A W cycle costs
             little more, since coarser levels are a quarter of the size, and takes about half the iterations where K
             varies much.
@@ -75,17 +77,21 @@ class LinearSolver:
             raise ValueError(f"max_iterations must be at least 1, it is {max_iterations}")
         if cycle not in ("V", "W"):
             raise ValueError(f"cycle must be 'V' or 'W', it is {cycle!r}")
-        if backend not in (None, "cpu", "reference"):
-            raise ValueError(f"backend must be 'cpu', 'reference' or None, it is {backend!r}")
+        if backend not in (None, "cpu", "host", "reference"):
+            raise ValueError(f"backend must be 'cpu', 'host', 'reference' or None, it is {backend!r}")
         self.max_iterations = max_iterations
-        self._backend = ReferenceBackend() if backend == "reference" else CpuBackend(cycle)
+        self._backend: CpuBackend | HostBackend | ReferenceBackend
+        if backend == "reference":
+            self._backend = ReferenceBackend()
+        else:
+            self._backend = HostBackend(cycle) if backend == "host" else CpuBackend(cycle)
         self._matrix: StencilMatrix | None = None
 
     def setup(self, matrix: StencilMatrix, reuse: bool = False) -> None:
         """Take a new matrix. What is derived from it is built by the first solve that needs it.
 
         Args:
-            matrix: on the CPU; its coefficients must not change while they are in use.
+            matrix: on the CPU, but for the backend "host"; its coefficients must not change while they are in use.
             reuse: go on with the preconditioner of the matrix before, which is right when the new one differs little;
                 it is built anew when the shape has changed.
 
@@ -94,9 +100,9 @@ class LinearSolver:
         """
         if not isinstance(matrix, StencilMatrix):
             raise TypeError(f"matrix must be a StencilMatrix, not {type(matrix).__name__}")
-        if matrix.device.type != "cpu":
+        if matrix.device.type != "cpu" and self._backend.name != "host":
             raise ValueError(
-                f"matrix is on {matrix.device}; backend {self._backend.name!r} needs it on the CPU"
+                f"matrix is on {matrix.device}; backend {self._backend.name!r} needs it on the CPU; use 'host'"
             )
         self._backend.setup(matrix, reuse)
         self._matrix = matrix

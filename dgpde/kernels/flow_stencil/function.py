@@ -11,7 +11,7 @@ from dgpde.kernels.flow_stencil.cpu import CpuStencil
 from dgpde.kernels.flow_stencil.problem import Stencil, StencilProblem
 from dgpde.kernels.flow_stencil.reference import ReferenceStencil
 
-BACKENDS = ("cpu", "reference")
+BACKENDS = ("cpu", "triton", "reference")
 
 
 def choose_stencil(
@@ -21,17 +21,31 @@ def choose_stencil(
 
     Args:
         device: where the tensors are.
-        name: "cpu", "reference", or None for the device's own.
+        name: "cpu", "triton", "reference", or None for the device's own ("cpu" on the CPU, "triton" on a GPU).
 
     Raises:
-        ValueError: the backend asked for by name does not run such tensors.
+        ValueError: the backend asked for by name does not run such tensors, and why.
     """
     if name is not None and name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None for a field, it is {name!r}")
+    chosen = name or ("cpu" if device.type == "cpu" else "triton")
+    if chosen == "triton":
+        return _triton(device), "host" if device.type == "cuda" else "cpu"
     if device.type != "cpu":
-        raise ValueError(
-            f"backend: the field engine runs on the CPU, these tensors are on {device}; move them"
-        )
-    if name == "reference":
+        raise ValueError(f"backend: {chosen!r} runs on the CPU, these tensors are on {device}; move them")
+    if chosen == "reference":
         return ReferenceStencil, "reference"
     return CpuStencil, None
+
+
+def _triton(device: torch.device) -> Callable[[StencilProblem, dict[str, Tensor]], Stencil]:
+    try:
+        from dgpde.kernels.flow_stencil.triton import TritonStencil, why_not
+    except ImportError as error:
+        raise ValueError(
+            f"backend: 'triton' needs the package triton, which cannot be imported ({error}); install it or move "
+            "the tensors to the CPU"
+        ) from error
+    if reason := why_not(device):
+        raise ValueError(f"backend: 'triton' cannot run on tensors on {device}: {reason}")
+    return TritonStencil

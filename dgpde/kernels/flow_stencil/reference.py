@@ -117,6 +117,22 @@ def boundary_faces(
     )
 
 
+def side_flow(
+    problem: StencilProblem, inputs: Inputs, side: str, step: Step, at: tuple[Tensor, Tensor, Tensor]
+) -> Boundary:
+    """Flux through the faces of one side and the pond on it, at (psi, kr, ponding before the step) [*side].
+
+    All is 0 where the cell is not active.
+    """
+    psi, kr, ponding_old = at
+    face = boundary_faces(problem, inputs, side, step.interval, step.dt, ponding_old)
+    found = boundary(face, psi, kr)
+    if problem.active is None:
+        return found
+    inside = on_side(problem.active, side)
+    return Boundary(*(torch.where(inside, part, torch.zeros_like(part)) for part in found))
+
+
 def _in_field(problem: StencilProblem, side: str, value: Tensor) -> Tensor:
     """A value of a side's faces at their cells, 0 elsewhere: [nz, ny, nx]."""
     axis = SIDES.index(side) // 2
@@ -146,11 +162,7 @@ def terms(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor, stat
     surface = torch.zeros_like(ponding_old)
     outputs = {"ponding": ponding_old, "runoff": surface}
     for side in problem.sides:
-        face_data = boundary_faces(problem, inputs, side, step.interval, dt, ponding_old)
-        found = boundary(face_data, on_side(psi, side), on_side(kr, side))
-        if problem.active is not None:
-            inside = on_side(problem.active, side)
-            found = Boundary(*(torch.where(inside, part, torch.zeros_like(part)) for part in found))
+        found = side_flow(problem, inputs, side, step, (on_side(psi, side), on_side(kr, side), ponding_old))
         area = problem.area(side, psi)
         residual = residual - _in_field(problem, side, area * found.flux)
         magnitude = magnitude + _in_field(problem, side, area * found.magnitude)
@@ -300,7 +312,7 @@ class ReferenceStencil:
             return {"theta": retention(self.problem, self.inputs | at, at["psi"])[0]}
 
         at = {"psi": psi} | {name: self.inputs[name] for name in soil}
-        return _pushed(theta, at, {"psi": tangent} | soil)["theta"]
+        return pushed(theta, at, {"psi": tangent} | soil)["theta"]
 
 
 @dataclass(frozen=True)
@@ -355,11 +367,11 @@ class ReferenceLinearised:
         before_step = dict(zip(names, (step.theta, step.psi, step.ponding), strict=True))
         at = before_step | {"psi": self.psi} | {name: self.stencil.inputs[name] for name in tangents}
         moving = dict(zip(names, state, strict=True)) | {"psi": psi} | tangents
-        outputs = _pushed(found, at, moving)
+        outputs = pushed(found, at, moving)
         return outputs.pop("residual"), outputs.pop("theta"), outputs
 
 
-def _pushed(function: Callable[[Inputs], Inputs], at: Inputs, tangents: Inputs) -> Inputs:
+def pushed(function: Callable[[Inputs], Inputs], at: Inputs, tangents: Inputs) -> Inputs:
     """Tangents of a function's values: the derivative of its vector-Jacobian product in the vector.
 
     (Forward mode cannot be nested, and a run may be asked for its tangent in forward mode.)
