@@ -59,10 +59,10 @@ def test_the_water_table_is_where_it_is() -> None:
     plot.field_section(axes[0, 0], solution, row=0)
     lines = [entry for entry in axes[0, 0].collections if hasattr(entry, "levels")]
     assert len(lines) == 1
-    points = lines[0].get_paths()[0].vertices
+    points: Any = lines[0].get_paths()[0].vertices
     # psi is linear in z at the start; matplotlib interpolates linearly between centres
     sizes = solution.grid.spacing[1]
-    x = array(sizes.cumsum(0) - 0.5 * sizes)
+    x: Any = array(sizes.cumsum(0) - 0.5 * sizes)
     np.testing.assert_allclose(
         points[:, 1], np.interp(points[:, 0], x, 0.55 + 0.1 * np.arange(4) / 4), rtol=1e-9
     )
