@@ -195,7 +195,7 @@ def field_section(
     mesh = axes.pcolormesh(faces[across], faces[up], values, cmap=FIELDS[name][1], vmin=low, vmax=high)
     if min(psi.shape) > 1 and psi.min() < 0.0 < psi.max():
         centres = [0.5 * (faces[axis][1:] + faces[axis][:-1]) for axis in (across, up)]
-        axes.contour(*centres, psi, levels=[0.0], colors=INK, linewidths=1.2)
+        axes.contour(*centres, psi, levels=[0.0], colors=SIMULATED, linewidths=1.6)
     axes.set_xlabel(f"{across} [m]")
     axes.set_ylabel(f"{up} [m]")
     return mesh
