@@ -103,6 +103,12 @@ CASES = {
             repeats={"cpu": {1024: 5, 16_384: 3}},
         ),
         Case(
+            name="aquifer",
+            title="Ten days of pumping from a heterogeneous confined aquifer (MODFLOW 6), 40 x 160 x 160 cells",
+            module="aquifer",
+            repeats={"cpu": {25_600: 3}},
+        ),
+        Case(
             name="hillside",
             title="Rain on a heterogeneous section (FiPy), 64 layers, hourly steps of a day",
             module="hillside",

@@ -33,10 +33,11 @@ def times(ratios: dict[str, float], peer: str) -> str:
 
 
 def memory(peak: dict[str, float]) -> str:
-    """Bytes above those of the process before the run, and what `plan` said, for the largest run that was made."""
+    """Bytes above those of the process before the run, and what `plan` said where it can, for the largest run."""
     kind = "backward" if "backward" in peak else "forward"
     used = (peak[kind] - peak["start"]) / 2**20
-    text = f"{used:.0f} ({peak[f'planned {kind}'] / 2**20:.0f}) MB"
+    planned = peak.get(f"planned {kind}")
+    text = f"{used:.0f} MB" if planned is None else f"{used:.0f} ({planned / 2**20:.0f}) MB"
     return text if kind == "backward" else f"{text}, forward only"
 
 

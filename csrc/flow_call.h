@@ -36,6 +36,10 @@ struct FlowCall {
   const int64_t* well_cell = nullptr;  // increasing
   const double* well_rate = nullptr;   // m3/s
 
+  int64_t rivers = 0;
+  const int64_t* river_cell = nullptr;                               // increasing
+  const double *river_head = nullptr, *river_conductance = nullptr;  // psi of equal H, m; m2/s
+
   // boundary faces: area times the inflow, its slope in psi of the cell (kr included) and its round-off scale
   const double *side_flow[kSides] = {}, *side_slope[kSides] = {}, *side_scale[kSides] = {};
   const double* allowed = nullptr;  // residual times dt that is accepted, m3

@@ -37,7 +37,7 @@ from dgpde.soil import (
     VanGenuchten,
 )
 from dgpde.solution import Solution, Stats
-from dgpde.sources import Feddes, RootUptake, Source, Well, root_density
+from dgpde.sources import Feddes, River, RootUptake, Source, Well, root_density
 
 __version__ = "0.1.0"
 
@@ -63,6 +63,7 @@ __all__ = [
     "PetersDurnerIden",
     "Plan",
     "Richards",
+    "River",
     "RootUptake",
     "Saturated",
     "SeepageFace",

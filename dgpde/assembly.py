@@ -17,7 +17,7 @@ from dgpde.kernels.column_flow.problem import ColumnProblem
 from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.soil import Soil
-from dgpde.sources import RootUptake, Source, Well
+from dgpde.sources import River, RootUptake, Source, Well
 
 Times = Tensor | NDArray[np.generic] | Sequence[float]
 Save = str | Sequence[int]
@@ -34,6 +34,7 @@ class Words:
     roots: RootUptake | None
     sources: tuple[Source, ...]
     wells: tuple[Well, ...]
+    rivers: tuple[River, ...]
     specific_storage: Stored
     anisotropy: Stored
     face_mean: str
@@ -62,8 +63,9 @@ class Words:
             yield from self.roots.tensors()
         for source in self.sources:
             yield from source.tensors()
-        for well in self.wells:
-            yield from well.tensors()
+        places: tuple[Well | River, ...] = (*self.wells, *self.rivers)
+        for place in places:
+            yield from place.tensors()
         for name in ("specific_storage", "anisotropy"):
             tensor = tensor_of(getattr(self, name))
             if tensor is not None:

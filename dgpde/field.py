@@ -114,7 +114,7 @@ class _Build:
         device = self.frame.device
         soil, field = words.soil, grid.shape
         classes = soil.classes_on(field, device)
-        well_cells = [well.flat(field) for well in words.wells]
+        wells, rivers = ([place.flat(field) for place in places] for places in (words.wells, words.rivers))
         self.problem = StencilProblem(
             shape=self.shape,
             widths=(dz, dy, dx),
@@ -125,7 +125,8 @@ class _Build:
             face_mean=words.face_mean,
             lateral=grid.lateral,
             sides={side: boundary.kind for side, boundary in self.sides.items()},
-            wells=torch.cat(well_cells).to(device) if well_cells else None,
+            wells=torch.cat(wells).to(device) if wells else None,
+            rivers=torch.cat(rivers).to(device) if rivers else None,
             source=bool(words.sources),
             active=None if grid.active is None else grid.active.reshape(self.shape).to(device),
             classes=None if classes is None else classes.reshape(self.shape),
@@ -167,9 +168,11 @@ class _Build:
             assert isinstance(total, Tensor)
             found["source"] = total
         if words.wells:
-            rates = [well.rates(frame, k) for k, well in enumerate(words.wells)]
-            rows = max(rate.shape[0] for rate in rates)
-            found["wells"] = torch.cat([rate.expand(rows, -1) for rate in rates], 1)
+            found["wells"] = _beside([well.rates(frame, k) for k, well in enumerate(words.wells)])
+        if words.rivers:
+            given = [river.inputs(frame, k) for k, river in enumerate(words.rivers)]
+            for name in ("head", "conductance"):
+                found[f"rivers.{name}"] = _beside([values[name] for values in given])
         return {name: found[name] for name in problem.input_names()}
 
     def _cells(self, value: Tensor) -> Tensor:
@@ -217,6 +220,12 @@ class _Build:
             both = active.narrow(axis, 0, size - 1) & active.narrow(axis, 1, size - 1)
             face = torch.where(both, face, 0.0)
         return torch.cat([face, torch.zeros_like(resistance.narrow(axis, 0, 1))], axis)
+
+
+def _beside(parts: list[Tensor]) -> Tensor:
+    """[t or 1, m] values of several wells or rivers as those of one."""
+    rows = max(part.shape[0] for part in parts)
+    return torch.cat([part.expand(rows, -1) for part in parts], 1)
 
 
 def _once(value: Tensor) -> Tensor:

@@ -173,7 +173,7 @@ class Newton:
         )
         error = abs(now.total) * step.dt
         noise = 4.0 * torch.finfo(torch.float64).eps * now.magnitude * step.dt
-        return error <= max(self.options.tolerance, BALANCE) * moved + noise
+        return error <= BALANCE * moved + noise
 
     def _not_finite(self, now: Evaluation) -> int:
         bad = ~torch.isfinite(now.residual)
@@ -190,4 +190,4 @@ def water(
     gain = problem.volume(psi) * (now.theta - step.theta)
     gain = gain + stencil.inputs["storage"] * now.theta * (psi - step.psi)
     inflow = {side: problem.area(side, psi) * flux for side, flux in now.flux.items()}
-    return gain, inflow, source_sums(problem, stencil.inputs, step.interval)
+    return gain, inflow, source_sums(problem, stencil.inputs, step.interval, psi)

@@ -20,7 +20,7 @@ from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.soil import Soil
 from dgpde.solution import Solution, actual_evaporation, joined, masked_after_failure, show_progress
-from dgpde.sources import RootUptake, Source, Well
+from dgpde.sources import River, RootUptake, Source, Well
 
 if TYPE_CHECKING:
     from dgpde.checkpoint import Plan
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DEFAULTS = SolveOptions()
 PROGRESS_BLOCKS = 50  # how often a bar moves
 ENGINES = ("column", "field")
-Sources = RootUptake | Source | Well
+Sources = RootUptake | Source | Well | River
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Richards:
         soil: a relation of ``dgpde.soil``; its parameters broadcast to ``grid.shape``.
         boundaries: names of sides of the grid (``Grid.sides``) to a boundary; a side that is not named is closed.
         sources: any number of ``Source`` and, in columns, at most one ``RootUptake``; in sections and domains
-            any number of ``Well``.
+            any number of ``Well`` and ``River``.
         specific_storage: [1/m], not negative; what broadcasts to ``grid.shape``. Default 0.
         anisotropy: ratio of horizontal to vertical conductivity, positive; what broadcasts to ``grid.shape``;
             ``k_sat`` of the soil is the vertical one. Columns have no horizontal flow: it must stay None for them.
@@ -92,7 +92,7 @@ class Richards:
             raise ValueError(f"face_mean must be one of {', '.join(FACE_MEANS)}, it is {face_mean!r}")
         soil.parameters_on(grid.shape)  # raises, by name, for what does not broadcast
         soil.k_sat_on(grid.shape)
-        roots, others, wells = _check_sources(sources, grid, engine)
+        roots, others, wells, rivers = _check_sources(sources, grid, engine)
         self.grid, self.soil = grid, soil
         self.words = Words(
             grid=grid,
@@ -101,6 +101,7 @@ class Richards:
             roots=roots,
             sources=others,
             wells=wells,
+            rivers=rivers,
             specific_storage=store("specific_storage", specific_storage, NOT_NEGATIVE),
             anisotropy=store("anisotropy", 1.0 if anisotropy is None else anisotropy, POSITIVE),
             face_mean=face_mean,
@@ -305,9 +306,9 @@ def _check_boundaries(boundaries: Mapping[str, Boundary] | None, grid: Grid) -> 
 
 def _check_sources(
     sources: Sequence[Sources], grid: Grid, engine: str
-) -> tuple[RootUptake | None, tuple[Source, ...], tuple[Well, ...]]:
-    """The root uptake, if any, the sources and the wells."""
-    kinds = RootUptake | Source | Well
+) -> tuple[RootUptake | None, tuple[Source, ...], tuple[Well, ...], tuple[River, ...]]:
+    """The root uptake, if any, the sources, the wells and the rivers."""
+    kinds = RootUptake | Source | Well | River
     if isinstance(sources, kinds) or not isinstance(sources, Sequence):
         raise TypeError(
             f"sources must be a list of Source, Well and RootUptake, it is a {type(sources).__name__}"
@@ -317,9 +318,9 @@ def _check_sources(
             raise TypeError(
                 f"sources[{k}] must be a Source, a Well or a RootUptake, not {type(source).__name__}"
             )
-        if isinstance(source, Well) and engine == "column":
+        if isinstance(source, Well | River) and engine == "column":
             raise ValueError(
-                f"sources[{k}] is a Well, which stands in a section or a domain; use Source here"
+                f"sources[{k}] is a {type(source).__name__}, which stands in a section or a domain; use Source here"
             )
         if isinstance(source, RootUptake) and engine == "field":
             raise ValueError(
@@ -329,8 +330,12 @@ def _check_sources(
     if len(roots) > 1:
         raise ValueError(f"sources holds {len(roots)} RootUptake; a column has one root system: combine them")
     wells = tuple(source for source in sources if isinstance(source, Well))
-    for k, well in enumerate(wells):
-        cells = well.flat(grid.shape)
-        if grid.active is not None and not bool(grid.active.flatten()[cells].all()):
-            raise ValueError(f"cells of Well {k} holds a cell that is not active")
-    return (roots[0] if roots else None), tuple(s for s in sources if isinstance(s, Source)), wells
+    rivers = tuple(source for source in sources if isinstance(source, River))
+    kinds_of_place: tuple[Sequence[Well | River], ...] = (wells, rivers)
+    for places in kinds_of_place:
+        for k, place in enumerate(places):
+            cells = place.flat(grid.shape)
+            if grid.active is not None and not bool(grid.active.flatten()[cells].all()):
+                raise ValueError(f"cells of {type(place).__name__} {k} holds a cell that is not active")
+    others = tuple(source for source in sources if isinstance(source, Source))
+    return (roots[0] if roots else None), others, wells, rivers

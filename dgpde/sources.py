@@ -256,6 +256,50 @@ class Well:
         return rate.expand(-1, count)
 
 
+@dataclass(frozen=True, eq=False)
+class River:
+    """Water that cells exchange with a body of water of given head: a river, a lake, a head held in the ground.
+
+    Each cell receives conductance (H - H of the cell), as with MODFLOW's GHB; of a field, not of columns.
+
+    Args:
+        cells: which cells, as for ``Well``.
+        H: hydraulic head of the water body [m], z counted as by the grid; number, [m] for m cells, or Series [T],
+            [T, m].
+        conductance: [m2/s] (of sections m/s), not negative; shaped as H.
+
+    Raises:
+        TypeError, ValueError: a value of the wrong kind or range; cells outside of the grid when a model is made.
+    """
+
+    cells: Sequence[int] | Sequence[Sequence[int]] | Tensor
+    H: Value
+    conductance: Value
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "H", store("H", self.H))
+        object.__setattr__(self, "conductance", store("conductance", self.conductance, NOT_NEGATIVE))
+
+    def tensors(self) -> list[tuple[str, Tensor]]:
+        """The tensors among the values, for the choice of type and device."""
+        found = ((name, tensor_of(getattr(self, name))) for name in ("H", "conductance"))
+        return [(name, tensor) for name, tensor in found if tensor is not None]
+
+    def flat(self, shape: tuple[int, ...]) -> Tensor:
+        """[m] int64, the cells as indices into a flattened field of that shape."""
+        return flat_cells("cells", self.cells, shape)
+
+    def inputs(self, frame: Frame, number: int) -> dict[str, Tensor]:
+        """Head (as the psi of equal H) and conductance, [t or 1, m] each; ``number`` tells rivers apart."""
+        cells = self.flat(frame.grid.shape)
+        z = frame.grid.gravity * frame.grid.z.expand(frame.grid.shape).flatten()[cells]
+        values: dict[str, Stored] = {name: getattr(self, name) for name in ("H", "conductance")}
+        head = frame.compact(f"H of River {number}", values["H"], (cells.numel(),))
+        name = f"conductance of River {number}"
+        conductance = frame.compact(name, values["conductance"], (cells.numel(),), NOT_NEGATIVE)
+        return {"head": head - z.to(head), "conductance": conductance.expand(-1, cells.numel())}
+
+
 def flat_cells(name: str, cells: object, shape: tuple[int, ...]) -> Tensor:
     """[m] int64 indices into a flattened field, from an index, a list of indices or a mask.
 

@@ -173,7 +173,7 @@ class FieldRun:
 
     def tangent(self, inputs: dict[str, Tensor], tangents: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tangents of the outputs along the accepted steps; inputs that are not named do not move."""
-        stencil, solver = self.make_stencil(self.problem, inputs), self.make_solver(self.options)
+        stencil, exact = self.make_stencil(self.problem, inputs), _Exact(self)
         psi0, ponding0 = inputs["psi0"], inputs["ponding0"]
         rows = {index: row for row, index in enumerate(self.save)}
         d_psi = tangents.get("psi0", torch.zeros_like(psi0))
@@ -199,7 +199,7 @@ class FieldRun:
                 there = stencil.linearise(step, record.psi)
                 old = (d_theta, d_psi, d_pond)
                 d_residual, _, _ = there.push(still, old, forcing)
-                d_psi = -self.solved(solver, there, d_residual, None, record, transposed=False)
+                d_psi = -exact.solve(there, d_residual, None, record, transposed=False)
                 _, d_theta, d_out = there.push(d_psi, old, forcing)
                 d_pond = d_out["ponding"]
                 weight = record.dt / (self.span(record.interval)[1] - self.span(record.interval)[0])
@@ -213,9 +213,16 @@ class FieldRun:
                 psi, ponding = record.psi, record.ponding
         return out
 
-    def solved(
+
+class _Exact:
+    """Solves with the true Jacobians of accepted steps."""
+
+    def __init__(self, run: FieldRun) -> None:
+        self.run, self.solver = run, run.make_solver(run.options)
+        self.dt: float | None = None  # of the matrix that the solver holds
+
+    def solve(
         self,
-        solver: LinearSolver,
         there: Linearised,
         rhs: Tensor,
         guess: Tensor | None,
@@ -227,19 +234,23 @@ class FieldRun:
         Raises:
             SolveError: the residual stayed above it.
         """
-        active = self.problem.active
+        problem = self.run.problem
+        active = problem.active
         if active is not None:
             # Rows of cells that take no part are multiples of the identity, of another size than those of the others.
             outside = torch.where(active, 0.0, rhs) / IDENTITY
             rhs = torch.where(active, rhs, 0.0)
         if not bool(rhs.any()):
             return rhs if active is None else outside
-        tolerance = self.options.linear_tolerance
-        solver.setup(StencilMatrix(there.matrix, symmetric=self.problem.symmetric))
-        result = solver.solve(rhs, x0=guess, tolerance=tolerance, transposed=transposed)
+        tolerance = self.run.options.linear_tolerance
+        # The matrix of a linear problem depends on the step's length alone.
+        if not problem.linear or self.dt != record.dt:
+            self.solver.setup(StencilMatrix(there.matrix, symmetric=problem.symmetric))
+            self.dt = record.dt
+        result = self.solver.solve(rhs, x0=guess, tolerance=tolerance, transposed=transposed)
         if not (result.converged and bool(torch.isfinite(result.x).all())):
             what = "transposed linear solve of the adjoint" if transposed else "linear solve of the tangent"
-            start = self.span(record.interval)[0]
+            start = self.run.span(record.interval)[0]
             raise SolveError(
                 f"the {what} did not meet linear_tolerance = {tolerance:g} in a step of {record.dt:.6g} s of the "
                 f"interval that begins at {start:.6g} s (relative residual {result.residual:.3g} after "
@@ -264,14 +275,15 @@ class _Backward:
         self.run, self.inputs = run, inputs
         self.bars = {name: value for name, value in cotangents.items() if value is not None}
         self.stencil = run.make_stencil(run.problem, inputs)
-        self.solver = run.make_solver(run.options)
+        self.exact = _Exact(run)
         self.gradients = {name: torch.zeros_like(inputs[name]) for name in wanted}
         self.within = {n: g for n, g in self.gradients.items() if n not in ("psi0", "ponding0")}
         psi0 = inputs["psi0"]
         # cotangents of theta, psi and ponding at the end of the step in hand, from the steps after it
         self.theta, self.psi = torch.zeros_like(psi0), torch.zeros_like(psi0)
         self.nothing = torch.zeros_like(psi0)
-        self.multiplier: Tensor | None = None  # of the step after, where the solve of this one begins
+        self.multiplier: Tensor | None = None  # of the step after the one in hand
+        self.before: Tensor | None = None  # and of the one after that
         self.ponding = torch.zeros_like(inputs["ponding0"])
         self.rows = {index: row for row, index in enumerate(run.save)}
 
@@ -289,8 +301,12 @@ class _Backward:
             seeds = self._seeds(record)
             there = self.stencil.linearise(step, record.psi)
             load = self.psi + there.load(seeds, self.theta)
+            # multipliers vary smoothly from step to step: the solve begins from the last two carried on
             guess = self.multiplier
-            self.multiplier = self.run.solved(self.solver, there, load, guess, record, transposed=True)
+            if guess is not None and self.before is not None:
+                guess = 2.0 * guess - self.before
+            self.before = self.multiplier
+            self.multiplier = self.exact.solve(there, load, guess, record, transposed=True)
             self.theta, self.psi, self.ponding = there.pull(self.multiplier, seeds, self.theta, self.within)
 
     def _seeds(self, record: Record) -> dict[str, Tensor]:

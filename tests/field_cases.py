@@ -78,7 +78,11 @@ def section() -> Case:
                 "west": dgpde.SeepageFace(),
                 "east": dgpde.GeneralHead(dgpde.Series(v["head"]), v["conductance"]),
             },
-            sources=[dgpde.Well((1, 2), dgpde.Series(v["well"])), dgpde.Source(v["source"])],
+            sources=[
+                dgpde.Well((1, 2), dgpde.Series(v["well"])),
+                dgpde.Source(v["source"]),
+                dgpde.River([(2, 0), (2, 1)], dgpde.Series(v["head"]), 3e-7 + v["conductance"]),
+            ],
             specific_storage=v["ss"],
             anisotropy=v["ratio"],
         )

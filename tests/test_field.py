@@ -157,6 +157,20 @@ def test_a_well_takes_what_it_says() -> None:
     torch.testing.assert_close(stored, gain, rtol=1e-8, atol=1e-8)
 
 
+def test_a_river_feeds_a_lake() -> None:
+    """Steady saturated flow in a row between two rivers: the resistances add up."""
+    n, k_sat, area, conductance = 8, 1e-4, 2.0 * 3.0, 1e-5
+    grid = Grid((1, 1, n), (2.0, 3.0, 5.0))
+    rivers = [dgpde.River((0, 0, 0), 12.0, conductance), dgpde.River((0, 0, n - 1), 10.0, 2.0 * conductance)]
+    flow = Richards(grid, dgpde.Saturated(k_sat=k_sat), sources=rivers)
+    run = flow.solve(11.0, [0.0, DAY], SolveOptions(dt_fixed=DAY))
+    head = run.psi[-1, 0, 0] + grid.z[0, 0, 0]
+    resistance = 1.0 / conductance + (n - 1) * 5.0 / (k_sat * area) + 0.5 / conductance
+    torch.testing.assert_close(conductance * (12.0 - head[0]).item(), 2.0 / resistance, rtol=1e-9, atol=0.0)
+    torch.testing.assert_close((head[1:] - head[:-1]), (head[1] - head[0]).expand(n - 1), rtol=1e-8, atol=0.0)
+    assert float(run.mass_balance_error) < 1e-9
+
+
 def test_steady_flow_through_a_hill() -> None:
     """A long run ends where what comes in goes out."""
     case = section()
@@ -349,6 +363,25 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "cells of Well 0",
     ),
+    "river in columns": (
+        lambda: Richards(Grid.columns(2, [0.1]), loam(), sources=[dgpde.River((0, 0), 1.0, 1e-6)]),
+        ValueError,
+        r"sources\[0\] is a River",
+    ),
+    "river inactive": (
+        lambda: field(
+            grid=Grid((3, 2, 4), (0.1, 1.0, 1.0), active=HOLE), sources=[dgpde.River((0, 0, 0), 0.0, 1e-6)]
+        ),
+        ValueError,
+        "cells of River 0",
+    ),
+    "river conductance": (lambda: dgpde.River((0, 0, 0), 0.0, -1.0), ValueError, "conductance must be >= 0"),
+    "river head": (
+        lambda: solve(field(sources=[dgpde.River([(0, 0, 0), (0, 1, 0)], torch.zeros(3).double(), 1e-6)])),
+        ValueError,
+        "H of River 0 is a tensor",
+    ),
+    "file": (lambda: solve().to_hdf5("x.h5"), ValueError, "to_hdf5 is there for runs of columns"),
     "well rate": (lambda: Well((0, 0, 0), "much"), TypeError, "rate must be a number"),
     "well rates": (
         lambda: solve(field(sources=[Well((0, 0, 0), Series([1e-6, 2e-6]))])),

@@ -79,7 +79,7 @@ def test_the_dot_product_of_tangent_and_adjoint(name: str, backend: str) -> None
     assert abs(tangent - adjoint) <= 1e-10 * size
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("reference", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CASES)
 def test_taylor_remainders_are_of_second_order(name: str, backend: str) -> None:
     case = CASES[name]()

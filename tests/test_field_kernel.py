@@ -69,6 +69,7 @@ def make(
         lateral=lateral,
         sides={side: (sides or MIXED)[side] for side in SIDES if side in (sides or MIXED)},
         wells=torch.tensor([cells - 1, 0][: min(2, cells)]) if cells > 1 else torch.tensor([0]),
+        rivers=torch.tensor([0 if inactive else cells // 2]),
         source=True,
         active=active,
     )
@@ -78,6 +79,8 @@ def make(
         "storage": 1e-4 * draw(*shape),
         "source": 1e-7 * draw(2, nz, 1, nx),
         "wells": -1e-7 * draw(2, problem.wells.numel()),
+        "rivers.head": draw(2, 1, low=-1.0, high=1.0),
+        "rivers.conductance": 1e-6 * draw(2, 1),
     }
     for axis in problem.axes:
         face = 1e-5 * draw(*shape)

@@ -102,8 +102,9 @@ void soil_run(const SoilCall& call) { DGPDE_DISPATCH(soil_run(call)) }
 void flow_assemble(const FlowCall& call) { DGPDE_DISPATCH(flow_assemble(call)) }
 void flow_reverse(const FlowCall& call) { DGPDE_DISPATCH(flow_reverse(call)) }
 void flow_forward(const FlowCall& call) { DGPDE_DISPATCH(flow_forward(call)) }
-void flow_side(const SideCall& call) { DGPDE_DISPATCH(flow_side(call)) }
-LinearEngine* linear_engine() { DGPDE_DISPATCH(linear_engine()) }
+void flow_side(const SideCall& call){DGPDE_DISPATCH(flow_side(call))} LinearEngine* linear_engine() {
+  DGPDE_DISPATCH(linear_engine())
+}
 
 void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
                     int threads) {

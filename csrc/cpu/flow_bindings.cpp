@@ -52,6 +52,9 @@ void set_flow(FlowCall& c, const std::string& name, uintptr_t address, int slot)
   DGPDE_ARRAY(source);
   DGPDE_ARRAY(well_cell);
   DGPDE_ARRAY(well_rate);
+  DGPDE_ARRAY(river_cell);
+  DGPDE_ARRAY(river_head);
+  DGPDE_ARRAY(river_conductance);
   DGPDE_ARRAY(allowed);
   DGPDE_ARRAY(residual);
   DGPDE_ARRAY(matrix);
@@ -103,6 +106,7 @@ void bind_flow(py::module_& m) {
       .def_readwrite("storage_stride", &FlowCall::storage_stride)
       .def_readwrite("dot_storage_stride", &FlowCall::dot_storage_stride)
       .def_readwrite("wells", &FlowCall::wells)
+      .def_readwrite("rivers", &FlowCall::rivers)
       .def("set_source_strides",
            [](FlowCall& c, int64_t z, int64_t y, int64_t x) {
              c.source_stride[0] = z, c.source_stride[1] = y, c.source_stride[2] = x;

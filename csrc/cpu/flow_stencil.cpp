@@ -237,13 +237,27 @@ class Assembly : public Stencil {
   }
 
   void wells(const Row& w, double* scale) const {
-    const int64_t* end = c.well_cell + c.wells;
-    for (const int64_t* p = std::lower_bound(c.well_cell, end, w.first); p != end && *p < w.first + c.nx; ++p) {
-      const double rate = c.well_rate[p - c.well_cell];
-      c.residual[*p] -= rate;
-      scale[*p - w.first] += vabs(rate);
-      scale[c.nx + *p - w.first] += vabs(rate);
-    }
+    each_of(w, c.well_cell, c.wells, [&](int64_t i, int64_t cell) {
+      const double rate = c.well_rate[i];
+      gain(w, cell, rate, vabs(rate), scale);
+    });
+    each_of(w, c.river_cell, c.rivers, [&](int64_t i, int64_t cell) {
+      const double k = c.river_conductance[i], head = c.river_head[i], psi = c.psi[cell];
+      gain(w, cell, k * (head - psi), k * (vabs(head) + vabs(psi)), scale);
+      if (c.matrix) c.matrix[cell] += k;
+    });
+  }
+  void gain(const Row& w, int64_t cell, double rate, double size, double* scale) const {
+    c.residual[cell] -= rate;
+    scale[cell - w.first] += size;
+    scale[c.nx + cell - w.first] += size;
+  }
+  // Calls use(number, cell) for those of a sorted list of cells that stand in a row.
+  template <class Use>
+  void each_of(const Row& w, const int64_t* cells, int64_t count, const Use& use) const {
+    const int64_t* end = cells + count;
+    for (const int64_t* p = std::lower_bound(cells, end, w.first); p != end && *p < w.first + c.nx; ++p)
+      use(p - cells, *p);
   }
 
   void finish(int64_t r, const Row& w, const double* scale) const {
@@ -258,7 +272,6 @@ class Assembly : public Stencil {
     const double found[5] = {squares, beyond, exact, sum, terms};
     for (int q = 0; q < 5; ++q) c.rows[q][r] = found[q];
   }
-
 };
 
 // ---- reverse mode --------------------------------------------------------------------------------------------

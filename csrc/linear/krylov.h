@@ -321,7 +321,9 @@ class Krylov {
     unit_v[0] = 1.0 / (norm * in_);
     rhs[0] = norm;
     int k = 0;
-    for (; k < m && norm > goal && iterations < o_.max_iterations; ++k) {
+    // Vectors kept in float32 span no more than this of a reduction; from there on a restart goes on faster.
+    const double enough = sizeof(Real) == 4 ? std::max(goal, 1e-6 * norm) : goal;
+    for (; k < m && norm > enough && iterations < o_.max_iterations; ++k) {
       ++iterations;
       m_.cycle(o_.gamma, o_.threads);
       unit_z[k] = unit_v[k] * m_.scale();

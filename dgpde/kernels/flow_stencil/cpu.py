@@ -73,10 +73,8 @@ class CpuStencil:
         self.areas = {side: problem.area(side, inputs["psi0"]) for side in problem.sides}
         self.constant = problem.relation == "saturated"
         self._curves: Curves | None = None
-        self._wells: tuple[Tensor, Tensor] | None = None
-        if problem.wells is not None:
-            cells, order = problem.wells.sort(stable=True)
-            self._wells = cells, order
+        self._wells = None if problem.wells is None else problem.wells.sort(stable=True)
+        self._rivers = None if problem.rivers is None else problem.rivers.sort(stable=True)
         self._wet: Tensor | None = None
         self._theta_s: Tensor | None = None
 
@@ -191,6 +189,13 @@ class CpuStencil:
             call.native.wells = cells.numel()
             call.set("well_cell", cells)
             call.set("well_rate", of_interval("wells", self.inputs["wells"], step.interval)[order])
+        if self._rivers is not None:
+            cells, order = self._rivers
+            call.native.rivers = cells.numel()
+            call.set("river_cell", cells)
+            for name in ("head", "conductance"):
+                value = of_interval(f"rivers.{name}", self.inputs[f"rivers.{name}"], step.interval)
+                call.set(f"river_{name}", value[order])
         flux: dict[str, Tensor] = {}
         ponding, runoff = step.ponding, torch.zeros_like(step.ponding)
         for side in problem.sides:
@@ -327,6 +332,8 @@ class CpuLinearised:
         for name in ("source", "wells"):
             if name in gradients:
                 self._pull_source(name, multiplier, gradients[name])
+        if problem.rivers is not None:
+            self._pull_rivers(problem.rivers, multiplier, gradients)
         if any(name.startswith("soil.") for name in gradients):
             stencil.pull_soil(self.psi, grad_theta, grad_kr, gradients)
         return new_theta, new_psi, carry_ponding
@@ -359,6 +366,17 @@ class CpuLinearised:
         else:
             gain = self.stencil.problem.volume(multiplier) * multiplier
             row.add_(gain.sum_to_size(row.shape))
+
+    def _pull_rivers(self, cells: Tensor, multiplier: Tensor, gradients: Inputs) -> None:
+        """F holds -conductance (head - psi)."""
+        inputs, interval, weight = self.stencil.inputs, self.step.interval, multiplier.flatten()[cells]
+        head, conductance = (
+            of_interval(name, inputs[name], interval) for name in ("rivers.head", "rivers.conductance")
+        )
+        slopes = {"rivers.head": conductance, "rivers.conductance": head - self.psi.flatten()[cells]}
+        for name, slope in slopes.items():
+            if name in gradients:
+                of_interval(name, gradients[name], interval).add_(weight * slope)
 
     def push(
         self, psi: Tensor, state: tuple[Tensor, Tensor, Tensor], tangents: Tangents
@@ -400,6 +418,18 @@ class CpuLinearised:
             found.view(-1).index_add_(
                 0, problem.wells, of_interval("wells", tangents["wells"], interval), alpha=-1.0
             )
+        if problem.rivers is not None:
+            inputs, cells = stencil.inputs, problem.rivers
+            head, conductance = (
+                of_interval(name, inputs[name], interval) for name in ("rivers.head", "rivers.conductance")
+            )
+            gain = -conductance * psi.flatten()[cells]
+            if "rivers.head" in tangents:
+                gain = gain + conductance * of_interval("rivers.head", tangents["rivers.head"], interval)
+            if "rivers.conductance" in tangents:
+                moved = of_interval("rivers.conductance", tangents["rivers.conductance"], interval)
+                gain = gain + moved * (head - self.psi.flatten()[cells])
+            found.view(-1).index_add_(0, cells, gain, alpha=-1.0)
         return found, dot_theta, outputs
 
 

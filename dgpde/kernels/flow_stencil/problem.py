@@ -56,6 +56,7 @@ class StencilProblem:
         lateral: whether water moves sideways; independent columns stand along x.
         sides: kind of boundary by side, a key of ``BOUNDARY_VALUES``; a side without one is closed.
         wells: [m] int64, cells (as flat indices) that the wells draw from; None without wells.
+        rivers: [m] int64, cells that exchange water with a head outside; None without any.
         source: whether there is a source in the cells.
         active: [nz, ny, nx] bool; None when every cell takes part.
     """
@@ -70,6 +71,7 @@ class StencilProblem:
     lateral: bool
     sides: dict[str, str]
     wells: Tensor | None = None
+    rivers: Tensor | None = None
     source: bool = False
     active: Tensor | None = None
     classes: Tensor | None = None
@@ -137,9 +139,11 @@ class StencilProblem:
 
         psi0 [nz, ny, nx] m, ponding0 [ny, nx] m, face_z, face_y, face_x [nz, ny, nx] m2/s (of ``axes``;
         transmissivity of the face above, north, east of a cell: area times conductivity over distance; 0 where
-        there is none), storage [nz, ny, nx] m2 (volume times Ss/theta_s), soil.<name> [nz, ny, nx] (or the
-        table). With one row for each interval or a single one: source [., nz, ny, nx] 1/s (any of the sizes may be 1), wells [., m]
-        m3/s, and of each side its values <side>.<name>, <side>.kr and <side>.transmissivity [1/s], [., *side].
+        there is none), storage [nz, ny, nx] m2 (volume times Ss/theta_s), soil.<name> [nz, ny, nx] (or the table).
+
+        With one row for each interval or a single one: of each side its values <side>.<name>, <side>.kr and
+        <side>.transmissivity [1/s], [., *side]; source [., nz, ny, nx] 1/s (any of the sizes may be 1); wells
+        [., m] m3/s; rivers.head (the psi of equal H, m) and rivers.conductance (m2/s) [., m].
         """
         names = ["psi0", "ponding0", *(f"face_{AXES[axis]}" for axis in self.axes), "storage"]
         names += [f"soil.{name}" for name in self.soil_names()]
@@ -149,12 +153,13 @@ class StencilProblem:
             names += [f"{side}.transmissivity"] if kind in DARCY else []
         names += ["source"] if self.source else []
         names += ["wells"] if self.wells is not None else []
+        names += ["rivers.head", "rivers.conductance"] if self.rivers is not None else []
         return tuple(names)
 
 
 def is_series(name: str) -> bool:
     """Whether the first dimension of an input is the output interval (or 1)."""
-    return name in ("source", "wells") or name.partition(".")[0] in SIDES
+    return name in ("source", "wells") or name.partition(".")[0] in (*SIDES, "rivers")
 
 
 def of_interval(name: str, value: Tensor, interval: int) -> Tensor:
@@ -285,8 +290,18 @@ class Stencil(Protocol):
         """Tangent of theta(psi; x)."""
 
 
-def source_sums(problem: StencilProblem, inputs: dict[str, Tensor], interval: int) -> tuple[float, float]:
-    """Water that sources and wells bring in an interval, and the sum of its magnitudes, m3/s."""
+def river_inflow(inputs: dict[str, Tensor], cells: Tensor, interval: int, psi: Tensor) -> Tensor:
+    """[m] m3/s from the rivers into their cells at psi [nz, ny, nx]."""
+    head, conductance = (
+        of_interval(name, inputs[name], interval) for name in ("rivers.head", "rivers.conductance")
+    )
+    return conductance * (head - psi.flatten()[cells])
+
+
+def source_sums(
+    problem: StencilProblem, inputs: dict[str, Tensor], interval: int, psi: Tensor
+) -> tuple[float, float]:
+    """Water that sources, wells and rivers bring in an interval at psi, and the sum of its magnitudes, m3/s."""
     total = size = 0.0
     if problem.source:
         rate = of_interval("source", inputs["source"], interval).detach()
@@ -294,6 +309,9 @@ def source_sums(problem: StencilProblem, inputs: dict[str, Tensor], interval: in
         total, size = total + float(gain.sum()), size + float(gain.abs().sum())
     if problem.wells is not None:
         rate = of_interval("wells", inputs["wells"], interval).detach()
+        total, size = total + float(rate.sum()), size + float(rate.abs().sum())
+    if problem.rivers is not None:
+        rate = river_inflow(inputs, problem.rivers, interval, psi)
         total, size = total + float(rate.sum()), size + float(rate.abs().sum())
     return total, size
 

@@ -32,6 +32,7 @@ from dgpde.kernels.flow_stencil.problem import (
     Tangents,
     of_interval,
     on_side,
+    river_inflow,
 )
 from dgpde.kernels.flow_stencil.reference_path import move
 from dgpde.kernels.reference_faces import Boundary, BoundaryFace, boundary, face_mean
@@ -163,6 +164,14 @@ def terms(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor, stat
         rate = of_interval("wells", inputs["wells"], step.interval)
         gain = torch.zeros_like(residual).flatten().index_add(0, problem.wells, rate).reshape(problem.shape)
         residual, magnitude = residual - gain, magnitude + gain.abs()
+    if problem.rivers is not None:
+        rate = river_inflow(inputs, problem.rivers, step.interval, psi)
+        gain = torch.zeros_like(residual).flatten().index_add(0, problem.rivers, rate).reshape(problem.shape)
+        conductance = of_interval("rivers.conductance", inputs["rivers.conductance"], step.interval)
+        head = of_interval("rivers.head", inputs["rivers.head"], step.interval)
+        size = conductance * (head.abs() + psi.flatten()[problem.rivers].abs())
+        sizes = torch.zeros_like(residual).flatten().index_add(0, problem.rivers, size).reshape(problem.shape)
+        residual, magnitude = residual - gain, magnitude + sizes
     return Terms(residual, magnitude + inner, magnitude, theta, outputs)
 
 
@@ -214,6 +223,9 @@ def jacobian(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor) -
             d_psi, d_kr = slopes(inflow, on_side(psi, side), on_side(kr, side))
             slope = d_psi + d_kr * on_side(kr_slope, side)
             on_side(matrix[0], side).sub_(problem.area(side, psi) * slope)
+        if problem.rivers is not None:
+            conductance = of_interval("rivers.conductance", inputs["rivers.conductance"], step.interval)
+            matrix[0].view(-1).index_add_(0, problem.rivers, conductance)
         if problem.active is not None:
             matrix[0] += torch.where(problem.active, 0.0, IDENTITY)
     return matrix, capacity
