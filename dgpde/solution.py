@@ -189,7 +189,6 @@ class Solution:
         """Write the solution to an HDF5 file, with units; see ``dgpde.io.hdf5``. Gradients are not kept."""
         from dgpde.io.hdf5 import write_solution
 
-        self._columns_only("to_hdf5")
         write_solution(path, self, theta=theta)
 
     def to_xdmf(self, path: str | Path, *, theta: bool = True) -> None:
@@ -218,14 +217,7 @@ class Solution:
         """The solution as an xarray Dataset with coordinates and units; xarray must be installed."""
         from dgpde.io.xarray import to_xarray
 
-        self._columns_only("to_xarray")
         return to_xarray(self)
-
-    def _columns_only(self, what: str) -> None:
-        if self.psi.shape[1:] != (self.grid.nz, self.grid.n) or self.status.numel() != self.grid.n:
-            raise ValueError(
-                f"{what} is there for runs of columns only; write psi and the fluxes of a field yourself"
-            )
 
     def __repr__(self) -> str:
         failed = int((self.status != 0).sum())

@@ -29,7 +29,7 @@ OPTIONS = dgpde.SolveOptions(dt_initial=0.1, linear_tolerance=1e-8)
 FOLDER = "aquifer-tests"
 THICKNESS = 2.925  # m, mean of the saturated thickness at Horkheim's wells
 PUBLISHED = (463.0 / DAY, 1.8e-4)  # T m2/s and S of Oude Korendijk
-ITERATIONS = 30  # of L-BFGS
+ITERATIONS = 12  # of L-BFGS
 FIRST_SECOND = 20.0  # of Horkheim's curves: before it the wells' own storage is seen
 
 
