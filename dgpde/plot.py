@@ -1,4 +1,4 @@
-"""Figures of soil moisture: profiles in time, retention curves, water balance, errors by depth.
+"""Figures of soil moisture: profiles in time, sections of fields, retention curves, water balance, errors by depth.
 
 Functions draw on axes that they are given and return nothing; `figure` makes axes without pyplot, so nothing here
 needs a display or keeps global state. Arrays are numpy or CPU tensors. matplotlib is imported when a
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
 
+    from dgpde.solution import Solution
+
 INK = "#222222"
 OBSERVED = "#111111"
 SIMULATED = "#c8553d"
@@ -35,6 +37,13 @@ BALANCE = {
     "runoff": "#9a8c98",
     "storage change": "#111111",
 }
+FIELDS = {
+    "psi": ("pressure head [m]", "RdYlBu"),
+    "theta": ("water content [-]", "YlGnBu"),
+    "saturation": ("saturation [-]", "YlGnBu"),
+}
+PLANES = {"xz": ("x", "z"), "yz": ("y", "z"), "xy": ("x", "y")}  # across and up the figure
+NOWHERE = "#d9d9d9"  # cells that take no part
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -117,6 +126,78 @@ def moisture_in_time(
     )
     axes.set_ylim(float(np.max(array(depth_edges))), 0.0)
     axes.set_ylabel("depth [m]")
+    return mesh
+
+
+def field_section(
+    axes: Axes,
+    solution: Solution,
+    name: str = "psi",
+    *,
+    row: int = -1,
+    plane: str = "xz",
+    index: int | None = None,
+    limits: tuple[float, float] | None = None,
+) -> QuadMesh:
+    """A plane through a section or a domain as colours, with the water table; returns the mesh for a colour bar.
+
+    The water table, psi = 0, is a line between cell centres, where it crosses a plane of two cells or more each
+    way. Cells that take no part are grey.
+
+    Args:
+        axes: to draw on.
+        solution: a run of a section or a domain, with all its cells (no ``save_cells``).
+        name: `psi`, `theta` or `saturation`.
+        row: which of the saved times, an index into ``solution.saved``; default the last.
+        plane: `xz`, `yz` or `xy`; a section has only `xz`.
+        index: of the cells that the plane goes through, along the axis that it leaves out; default the middle one.
+        limits: of the colour scale; default those of the values.
+
+    Raises:
+        ValueError: the message starts with the name of the argument.
+    """
+    grid = solution.grid
+    if not grid.lateral or solution.cells is not None:
+        raise ValueError("solution must be that of a section or a domain with all its cells")
+    if name not in FIELDS:
+        raise ValueError(f"name must be one of {', '.join(FIELDS)}, it is {name!r}")
+    order = "zx" if len(grid.shape) == 2 else "zyx"
+    if plane not in PLANES or not set(plane) <= set(order):
+        raise ValueError(f"plane must be one of {', '.join(PLANES)} (of a section xz), it is {plane!r}")
+    across, up = PLANES[plane]
+
+    def cut(field: Tensor) -> NDArray[Any]:
+        """The plane of a field of the grid, [up, across]."""
+        left = [axis for axis in range(len(order)) if order[axis] not in plane]
+        if left:
+            size = field.shape[left[0]]
+            at = size // 2 if index is None else index
+            if not -size <= at < size:
+                raise ValueError(f"index must lie within the {size} cells of the axis, it is {at}")
+            field = field.select(left[0], at)
+        elif index not in (None, 0):
+            raise ValueError(f"index must be 0 or None for a section, it is {index}")
+        return array(field)
+
+    rows = len(solution.saved)
+    if not -rows <= row < rows:
+        raise ValueError(f"row must lie within the {rows} saved times, it is {row}")
+    values = np.ma.masked_invalid(cut(getattr(solution, name)[row]))
+    psi = np.ma.masked_invalid(cut(solution.psi[row]))
+    if grid.active is not None:
+        gone = ~cut(grid.active)
+        values, psi = np.ma.masked_where(gone, values), np.ma.masked_where(gone, psi)
+    faces: dict[str, Any] = {"z": array(grid.z_faces)}
+    for axis, sizes in zip(order[1:], grid.spacing[1:], strict=True):
+        faces[axis] = np.concatenate([[0.0], np.cumsum(array(sizes))])
+    axes.set_facecolor(NOWHERE)
+    low, high = (None, None) if limits is None else limits
+    mesh = axes.pcolormesh(faces[across], faces[up], values, cmap=FIELDS[name][1], vmin=low, vmax=high)
+    if min(psi.shape) > 1 and psi.min() < 0.0 < psi.max():
+        centres = [0.5 * (faces[axis][1:] + faces[axis][:-1]) for axis in (across, up)]
+        axes.contour(*centres, psi, levels=[0.0], colors=SIMULATED, linewidths=1.6)
+    axes.set_xlabel(f"{across} [m]")
+    axes.set_ylabel(f"{up} [m]")
     return mesh
 
 

@@ -86,6 +86,7 @@ class Solution:
         *,
         soil: Soil | None = None,
         theta: Tensor | None = None,
+        saturation: Tensor | None = None,
         evaporation: Tensor | None = None,
         cells: Tensor | None = None,
     ) -> None:
@@ -107,27 +108,37 @@ class Solution:
             report.step_sizes,
             report.linear_iterations,
         )
-        self._soil, self._theta = soil, theta
+        self._soil, self._theta, self._saturation = soil, theta, saturation
 
     @property
     def theta(self) -> Tensor:
         """Water content [-], shaped like psi, evaluated from it when it is first asked for."""
         if self._theta is None:
-            if self._soil is None:
-                raise ValueError(
-                    "theta is not stored in this solution, and it holds no soil to compute it from psi"
-                )
             # A failed column has no theta after its failure; its nan must not reach, as 0 * nan, the gradient of
             # parameters that it shares with the others.
             lost = self.psi.isnan()
             some = bool(lost.any())
             psi = torch.where(lost, torch.zeros_like(self.psi), self.psi) if some else self.psi
-            if self.cells is None:
-                theta = self._soil.theta(psi)
-            else:
-                theta = self._soil.theta_of_cells(psi, self.cells, self.grid.shape)
+            theta = self._theta_of("theta", psi)
             self._theta = torch.where(lost, torch.full_like(theta, torch.nan), theta) if some else theta
         return self._theta
+
+    @property
+    def saturation(self) -> Tensor:
+        """Water content over that at psi = 0 [-], shaped like psi; 1 below a water table."""
+        if self._saturation is None:
+            self._saturation = self.theta / self._theta_of("saturation", torch.zeros_like(self.psi[:1]))
+        return self._saturation
+
+    def _theta_of(self, name: str, psi: Tensor) -> Tensor:
+        """Water content at some psi in the cells that are kept."""
+        if self._soil is None:
+            raise ValueError(
+                f"{name} is not stored in this solution, and it holds no soil to compute it from psi"
+            )
+        if self.cells is None:
+            return self._soil.theta(psi)
+        return self._soil.theta_of_cells(psi, self.cells, self.grid.shape)
 
     @property
     def boundary_total(self) -> Names:
@@ -149,8 +160,8 @@ class Solution:
         return STATUS_TEXT[int(self.status[column])]
 
     def series(self) -> Names:
-        """The results of shape [T, n] by name, all m/s: what files and tables hold."""
-        found = {"top_flux": self.boundary_flux["top"], "bottom_flux": self.boundary_flux["bottom"]}
+        """The results of shape [T, n] (fluxes of sides: [T, *side]) by name, all m/s: what files and tables hold."""
+        found = {f"{side}_flux": flux for side, flux in self.boundary_flux.items()}
         found |= {"runoff": self.runoff, "uptake": self.uptake}
         if self.evaporation is not None:
             found["evaporation"] = self.evaporation
@@ -178,8 +189,22 @@ class Solution:
         """Write the solution to an HDF5 file, with units; see ``dgpde.io.hdf5``. Gradients are not kept."""
         from dgpde.io.hdf5 import write_solution
 
-        self._columns_only("to_hdf5")
         write_solution(path, self, theta=theta)
+
+    def to_xdmf(self, path: str | Path, *, theta: bool = True) -> None:
+        """Write a section or a domain for ParaView: an XDMF file that describes an HDF5 file beside it.
+
+        Args:
+            path: the XDMF file; the values go to the file of that name that ends in ``.h5``, which is what
+                ``to_hdf5`` writes and ``from_hdf5`` reads.
+            theta: write water content and saturation beside the pressure head (default).
+
+        Raises:
+            ValueError: the run is one of columns, which have no place in space, or ``path`` ends in ``.h5``.
+        """
+        from dgpde.io.xdmf import write_xdmf
+
+        write_xdmf(path, self, theta=theta)
 
     @classmethod
     def from_hdf5(cls, path: str | Path, *, columns: Sequence[int] | slice | None = None) -> Solution:
@@ -192,14 +217,7 @@ class Solution:
         """The solution as an xarray Dataset with coordinates and units; xarray must be installed."""
         from dgpde.io.xarray import to_xarray
 
-        self._columns_only("to_xarray")
         return to_xarray(self)
-
-    def _columns_only(self, what: str) -> None:
-        if self.psi.shape[1:] != (self.grid.nz, self.grid.n) or self.status.numel() != self.grid.n:
-            raise ValueError(
-                f"{what} is there for runs of columns only; write psi and the fluxes of a field yourself"
-            )
 
     def __repr__(self) -> str:
         failed = int((self.status != 0).sum())

@@ -381,7 +381,6 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "H of River 0 is a tensor",
     ),
-    "file": (lambda: solve().to_hdf5("x.h5"), ValueError, "to_hdf5 is there for runs of columns"),
     "well rate": (lambda: Well((0, 0, 0), "much"), TypeError, "rate must be a number"),
     "well rates": (
         lambda: solve(field(sources=[Well((0, 0, 0), Series([1e-6, 2e-6]))])),

@@ -2,6 +2,8 @@
 
 maricopa    64 irrigated cotton plots, neutron-probe moisture: soils per plot and layer, withheld dates and plots
 uscrn       weather stations with soil-moisture probes: soils per station and layer, withheld months
+pumping     pumping tests: transmissivity and storativity from drawdown, two numbers and a field
+vauclin     a rising water table in a slab of sand, simulated with the authors' own curves
 tables      the files of `dgpde/data` as tensors
 crop        FAO-56 dual crop coefficients, root growth
 soils       priors from the catalogue, the transformed parameter space, the map from a plot to its soil
@@ -13,16 +15,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SITES = ("maricopa", "uscrn")
+SITES = ("maricopa", "uscrn", "pumping", "vauclin")
 
 
 def run_demo(site: str = "maricopa", output: str | Path | None = None, iterations: int | None = None) -> Path:
     """Run a demonstration and return the folder of its results.
 
     Args:
-        site: `maricopa` or `uscrn`.
+        site: one of `SITES`.
         output: folder for figures, table and HDF5 result; made if it is not there. Default `out/demo-<site>`.
-        iterations: number of optimiser steps; None takes the demonstration's own.
+        iterations: number of optimiser steps; None takes the demonstration's own. `vauclin` fits nothing.
 
     Raises:
         ValueError: `site` is not known, or `iterations` is negative.
@@ -37,8 +39,16 @@ def run_demo(site: str = "maricopa", output: str | Path | None = None, iteration
         from dgpde.demos import maricopa
 
         maricopa.run(folder, iterations)
-    else:
+    elif site == "uscrn":
         from dgpde.demos import uscrn
 
         uscrn.run(folder, iterations)
+    elif site == "pumping":
+        from dgpde.demos import pumping
+
+        pumping.run(folder, iterations)
+    else:
+        from dgpde.demos import vauclin
+
+        vauclin.run(folder)
     return folder

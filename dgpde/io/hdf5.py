@@ -4,9 +4,16 @@ Layout, for n columns of nz cells, T intervals and S saved times:
 
     /time [T + 1]   /saved [S] (indices into time)   /psi /theta [S, nz, n]   /ponding [T + 1, n]
     /top_flux /bottom_flux /runoff /uptake /evaporation [T, n]
-    /grid/dz /grid/z [nz], attributes gravity and z_bottom
+    /grid/dz /grid/z [nz], attributes kind, gravity and z_bottom
     /columns/status /columns/failed_time /columns/steps ... [n]
     /step_sizes/000000 ... [m, n], when they were recorded
+
+Sections and domains, whose fields have the shape of the grid, (nz, nx) or (nz, ny, nx):
+
+    /psi /theta /saturation [S, *grid]; [S, m] of the m cells that a run with save_cells kept, /cells [m]
+    /ponding [T + 1, *top]   /<side>_flux [T, *side] for every side   /runoff /uptake /evaporation [T, *top]
+    /grid/dz /dy /dx (sizes) /z /y /x (centres), /grid/active [*grid] when some cells take no part
+    /system/status ... [1], what is one number for cells that stand or fall together
 
 Every dataset has the attributes ``units`` and ``long_name``, and labels on its dimensions.
 """
@@ -16,7 +23,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +33,11 @@ import torch
 from torch import Tensor
 
 from dgpde.grid import Grid
-from dgpde.kernels.column_flow.problem import STATUS_TEXT, ColumnResult, Report
-from dgpde.solution import Solution
+from dgpde.kernels.column_flow.problem import STATUS_TEXT, Report
+from dgpde.solution import FieldResult, Solution
 
 FORMAT = "dgpde solution"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 held columns only, and no kind
 CHUNK_BYTES = 1 << 20
 
 
@@ -69,12 +76,58 @@ PER_COLUMN = {
     "water_moved": Quantity("m", "sum of the magnitudes of all exchanges", ("column",)),
     "dt_next": Quantity("s", "time step that the run would have tried next", ("column",)),
 }
+COUNTS = {
+    "linear_iterations": Quantity("1", "iterations of the linear solver", ("system",)),
+}
 AXES = {
     "time": Quantity("s", "output times, ends of the intervals", ("time",)),
     "saved": Quantity("1", "indices into time of the saved pressure heads", ("saved_time",)),
     "dz": Quantity("m", "layer thickness, from the bottom up", ("z",)),
+    "dy": Quantity("m", "cell size along y", ("y",)),
+    "dx": Quantity("m", "cell size along x", ("x",)),
     "z": Quantity("m", "elevation of the cell centres", ("z",)),
+    "y": Quantity("m", "northing of the cell centres, from the south side", ("y",)),
+    "x": Quantity("m", "easting of the cell centres, from the west side", ("x",)),
+    "cells": Quantity("1", "flat indices into the grid of the cells that were kept", ("cell",)),
 }
+KINDS = {("z", "column"): "columns", ("z", "x"): "section", ("z", "y", "x"): "domain"}
+GROUPS = {"column": "columns", "system": "system"}  # of the report, by the dimension of its values
+SIDE_AXES = {"top": "z", "bottom": "z", "west": "x", "east": "x", "south": "y", "north": "y"}
+STATE = ("psi", "theta", "saturation")  # have a value in every cell
+
+
+def grid_axes(grid: Grid) -> tuple[str, ...]:
+    """Names of the axes of a field of the grid."""
+    if not grid.lateral:
+        return ("z", "column")
+    return ("z", "x") if len(grid.shape) == 2 else ("z", "y", "x")
+
+
+def field_quantities(grid: Grid, some_cells: bool) -> dict[str, Quantity]:
+    """The datasets of shape [time, ...] of a grid by name, each with its dimensions."""
+    if not grid.lateral:
+        return TRAJECTORY
+    axes = grid_axes(grid)
+    cells = ("cell",) if some_cells else axes
+    found = {name: replace(TRAJECTORY[name], dims=("saved_time", *cells)) for name in ("psi", "theta")}
+    found["saturation"] = Quantity("1", "water content over that at psi = 0", ("saved_time", *cells))
+    top = axes[1:]
+    for name in ("ponding", "runoff", "uptake", "evaporation"):
+        found[name] = replace(TRAJECTORY[name], dims=(TRAJECTORY[name].dims[0], *top))
+    for side in grid.sides:
+        dims = tuple(axis for axis in axes if axis != SIDE_AXES[side])
+        name = f"mean flux through the {side}, positive into the soil"
+        found[f"{side}_flux"] = Quantity("m s-1", name, ("interval", *dims))
+    return found
+
+
+def report_quantities(report: Report) -> dict[str, Quantity]:
+    """The datasets of a report by name: one value a column, or one for a system of cells."""
+    if report.linear_iterations is None:
+        return PER_COLUMN
+    found = {name: replace(quantity, dims=("system",)) for name, quantity in PER_COLUMN.items()}
+    found["water_moved"] = replace(found["water_moved"], units="m3")
+    return found | COUNTS
 
 
 def create(
@@ -84,7 +137,7 @@ def create(
     options: dict[str, object] = {}
     if len(shape) > 1 and math.prod(shape) > 0:
         options = {
-            "chunks": _chunks(shape, dtype.itemsize),
+            "chunks": _chunks(quantity.dims, shape, dtype.itemsize),
             "compression": "gzip",
             "compression_opts": 1,
             "shuffle": True,
@@ -103,12 +156,21 @@ def put(group: h5py.Group, name: str, quantity: Quantity, value: Tensor) -> None
     create(group, name, quantity, array.shape, array.dtype)[...] = array
 
 
-def _chunks(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
-    """About a megabyte: whole profiles of as many columns as fit, then as many times as fit."""
-    inner = math.prod(shape[1:-1])
-    columns = min(shape[-1], max(1, CHUNK_BYTES // (itemsize * inner)))
-    times = min(shape[0], max(1, CHUNK_BYTES // (itemsize * inner * columns)))
-    return (times, *shape[1:-1], columns)
+def _chunks(dims: Sequence[str], shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """About a megabyte: what is read together lies together.
+
+    Of columns whole profiles, as many as fit, then as many times as fit. Of fields rows along x, then y, z and
+    time: a layer of a large field is read without its other layers.
+    """
+    room = max(1, CHUNK_BYTES // itemsize)
+    order = list(range(len(shape)))[::-1]
+    if dims[-1] == "column":
+        order = [*order[1:-1], order[0], order[-1]]
+    chunks = [1] * len(shape)
+    for axis in order:
+        chunks[axis] = max(1, min(shape[axis], room))
+        room //= chunks[axis]
+    return tuple(chunks)
 
 
 def put_header(file: h5py.File, grid: Grid, times: Tensor, saved: Sequence[int]) -> None:
@@ -125,26 +187,43 @@ def put_header(file: h5py.File, grid: Grid, times: Tensor, saved: Sequence[int])
     group.attrs["gravity"] = grid.gravity
     group.attrs["z_bottom"] = grid.z_bottom
     group.attrs["columns"] = grid.n
-    put(group, "dz", AXES["dz"], grid.dz)
-    put(group, "z", AXES["z"], grid.z[:, 0])
+    group.attrs["kind"] = KINDS[grid_axes(grid)]
+    for name, value in axis_values(grid).items():
+        put(group, name, AXES[name], value)
+    if grid.active is not None:
+        quantity = Quantity("1", "1 where a cell takes part, 0 where it does not", grid_axes(grid))
+        put(group, "active", quantity, grid.active.to(torch.uint8))
+
+
+def axis_values(grid: Grid) -> dict[str, Tensor]:
+    """Sizes and centres of the cells along each axis with a length, [size of the axis] m."""
+    found = {"dz": grid.dz, "z": grid.z.flatten()}
+    if grid.lateral:
+        for name, sizes in zip(grid_axes(grid)[1:], grid.spacing[1:], strict=True):
+            found |= {f"d{name}": sizes, name: sizes.cumsum(0) - 0.5 * sizes}
+    return found
 
 
 def put_report(file: h5py.File, report: Report) -> None:
-    """The group /columns, and /step_sizes when they were recorded."""
-    group = file.create_group("columns")
-    for name, quantity in PER_COLUMN.items():
+    """The group /columns or /system, and /step_sizes when they were recorded."""
+    quantities = report_quantities(report)
+    who = quantities["status"].dims[0]
+    group = file.create_group(GROUPS[who])
+    for name, quantity in quantities.items():
         put(group, name, quantity, getattr(report, name))
     if report.step_sizes is not None:
         steps = file.create_group("step_sizes")
-        quantity = Quantity("s", "accepted time steps of an interval, zero padded", ("step", "column"))
+        quantity = Quantity("s", "accepted time steps of an interval, zero padded", ("step", who))
         for interval, sizes in enumerate(report.step_sizes):
             put(steps, f"{interval:06d}", quantity, sizes)
 
 
 def get_report(file: h5py.File, pick: slice | list[int] = slice(None)) -> Report:
-    """What ``put_report`` wrote, for some of the columns."""
-    group = file["columns"]
-    values: dict[str, Any] = {name: torch.from_numpy(np.asarray(group[name][pick])) for name in PER_COLUMN}
+    """What ``put_report`` wrote; of a run of columns, for some of them."""
+    system = GROUPS["system"] in file
+    names = [*PER_COLUMN, *(COUNTS if system else ())]
+    group, pick = (file[GROUPS["system"]], slice(None)) if system else (file[GROUPS["column"]], pick)
+    values: dict[str, Any] = {name: torch.from_numpy(np.asarray(group[name][pick])) for name in names}
     report = Report(**values)
     if "step_sizes" in file:
         steps = file["step_sizes"]
@@ -158,6 +237,8 @@ def trajectory(solution: Solution, theta: bool) -> dict[str, Tensor]:
     if theta:
         with torch.no_grad():
             found["theta"] = solution.theta
+            if solution.grid.lateral:
+                found["saturation"] = solution.saturation
     return found | {"ponding": solution.ponding} | solution.series()
 
 
@@ -167,14 +248,18 @@ def write_solution(path: str | Path, solution: Solution, *, theta: bool = True) 
     Args:
         path: the file; one of that name is replaced.
         solution: the run; gradients are not kept.
-        theta: store the water content as well (default), which ``read_solution`` needs to give it back.
+        theta: store the water content (of sections and domains the saturation too) as well (default), which
+            ``read_solution`` needs to give it back.
     """
     target = Path(path)
     temporary = target.with_name(target.name + ".tmp")
     with h5py.File(temporary, "w") as file:
         put_header(file, solution.grid, solution.times, solution.saved)
+        quantities = field_quantities(solution.grid, solution.cells is not None)
         for name, value in trajectory(solution, theta).items():
-            put(file, name, TRAJECTORY[name], value)
+            put(file, name, quantities[name], value)
+        if solution.cells is not None:
+            put(file, "cells", AXES["cells"], solution.cells)
         put_report(file, solution.report())
     publish(temporary, target)
 
@@ -211,30 +296,49 @@ def read_solution(path: str | Path, *, columns: Sequence[int] | slice | None = N
             raise ValueError(
                 f"path {source} has the format {file.attrs['format_version']}; update dgpde to read it"
             )
-        group = file["grid"]
-        pick = _pick(int(group.attrs["columns"]), columns)
+        grid = _grid(file["grid"])
+        if columns is not None and (grid.lateral or GROUPS["system"] in file):
+            raise ValueError(f"columns: path {source} holds one system of cells; read all of it")
+        pick = _pick(grid.n, columns)
+        if columns is not None:
+            grid = _grid(file["grid"], len(range(grid.n)[pick]) if isinstance(pick, slice) else len(pick))
+        cells = torch.from_numpy(file["cells"][...]) if "cells" in file else None
         values = {
-            name: torch.from_numpy(np.asarray(file[name][..., pick])) for name in TRAJECTORY if name in file
+            name: torch.from_numpy(np.asarray(file[name][..., pick]))
+            for name in field_quantities(grid, cells is not None)
+            if name in file
         }
-        grid = Grid.columns(
-            values["ponding"].shape[1],
-            group["dz"][...],
-            gravity=float(group.attrs["gravity"]),
-            z_bottom=float(group.attrs["z_bottom"]),
-        )
-        result = ColumnResult(
+        result = FieldResult(
             psi=values["psi"],
             ponding=values["ponding"],
-            top_flux=values["top_flux"],
-            bottom_flux=values["bottom_flux"],
+            boundary_flux={side: values[f"{side}_flux"] for side in grid.sides},
             runoff=values["runoff"],
             uptake=values["uptake"],
             report=get_report(file, pick),
         )
         times, saved = torch.from_numpy(file["time"][...]), [int(index) for index in file["saved"]]
     return Solution(
-        grid, times, saved, result, theta=values.get("theta"), evaporation=values.get("evaporation")
+        grid,
+        times,
+        saved,
+        result,
+        theta=values.get("theta"),
+        saturation=values.get("saturation"),
+        evaporation=values.get("evaporation"),
+        cells=cells,
     )
+
+
+def _grid(group: h5py.Group, columns: int | None = None) -> Grid:
+    """The grid of a file; of columns, as many as are wanted (None for all)."""
+    dz, z_bottom = group["dz"][...], float(group.attrs["z_bottom"])
+    kind = group.attrs.get("kind", "columns")  # format 1 says nothing
+    if kind == "columns":
+        count = int(group.attrs["columns"]) if columns is None else columns
+        return Grid.columns(count, dz, gravity=float(group.attrs["gravity"]), z_bottom=z_bottom)
+    spacing = [dz, *(group[name][...] for name in ("dy", "dx") if name in group)]
+    active = torch.from_numpy(group["active"][...]).bool() if "active" in group else None
+    return Grid([sizes.size for sizes in spacing], spacing, active, z_bottom=z_bottom)
 
 
 def _pick(count: int, columns: Sequence[int] | slice | None) -> slice | list[int]:

@@ -1,0 +1,125 @@
+"""Sections and domains for ParaView and VisIt: XDMF 3, whose values stay in the HDF5 file beside it.
+
+The grid is rectilinear (3DRectMesh), written as one collection in time; psi, theta, saturation and, when some
+cells take no part, ``active`` (0 or 1) are values of the cells. Axes are in the order of memory, (z, y, x); a
+section is one cell wide along y. A run with ``save_cells`` becomes points at the centres of its cells.
+The format: https://www.xdmf.org/index.php/XDMF_Model_and_Format.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dgpde.io.hdf5 import STATE, axis_values, grid_axes, publish, write_solution
+from dgpde.solution import Solution
+
+
+def write_xdmf(path: str | Path, solution: Solution, *, theta: bool = True) -> None:
+    """Write the XDMF file and the HDF5 file of a solution; arguments as for ``Solution.to_xdmf``."""
+    target = Path(path)
+    if not solution.grid.lateral:
+        raise ValueError("path: columns have no place in space for an XDMF file; write them with to_hdf5")
+    values = target.with_suffix(".h5")
+    if values == target:
+        raise ValueError(
+            f"path {target} is that of the HDF5 file; give the XDMF file another ending, as .xdmf"
+        )
+    write_solution(values, solution, theta=theta)
+    root = Element("Xdmf", Version="3.0")
+    series = SubElement(
+        SubElement(root, "Domain"), "Grid", Name="dgpde", GridType="Collection", CollectionType="Temporal"
+    )
+    for row, time in enumerate(solution.saved_times.tolist()):
+        _add_time(series, solution, values.name, row, time, STATE if theta else STATE[:1])
+    ElementTree.indent(root)
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.write_text(
+        '<?xml version="1.0"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n", encoding="utf-8"
+    )
+    publish(temporary, target)
+
+
+def _add_time(
+    series: Element, solution: Solution, file: str, row: int, time: float, names: Sequence[str]
+) -> None:
+    """The grid of one saved time."""
+    grid = SubElement(series, "Grid", Name=f"t{row}", GridType="Uniform")
+    SubElement(grid, "Time", Value=repr(time))
+    shape: tuple[int, ...]
+    if solution.cells is None:
+        shape, centre = _add_mesh(grid, solution), "Cell"
+    else:
+        shape, centre = _add_points(grid, solution), "Node"
+    size = tuple(solution.psi.shape)
+    precision = str(solution.psi.element_size())
+    for name in names:
+        values = SubElement(grid, "Attribute", Name=name, AttributeType="Scalar", Center=centre)
+        slab = SubElement(
+            values, "DataItem", ItemType="HyperSlab", Dimensions=_words(shape), Type="HyperSlab"
+        )
+        # start, stride and count along the axes of the dataset
+        pick = [[row, *[0] * len(size[1:])], [1] * len(size), [1, *size[1:]]]
+        rows = SubElement(
+            slab, "DataItem", Dimensions=f"3 {len(size)}", Format="XML", NumberType="Int", Precision="8"
+        )
+        rows.text = " ".join(_words(line) for line in pick)
+        SubElement(
+            slab, "DataItem", Dimensions=_words(size), Format="HDF", NumberType="Float", Precision=precision
+        ).text = f"{file}:/{name}"
+    if solution.grid.active is not None and solution.cells is None:
+        values = SubElement(grid, "Attribute", Name="active", AttributeType="Scalar", Center=centre)
+        SubElement(
+            values, "DataItem", Dimensions=_words(shape), Format="HDF", NumberType="UChar", Precision="1"
+        ).text = f"{file}:/grid/active"
+
+
+def _add_mesh(parent: Element, solution: Solution) -> tuple[int, int, int]:
+    """Topology and geometry of the whole grid; returns its cells along z, y, x."""
+    grid = solution.grid
+    wide = torch.ones(1, dtype=torch.float64)  # m, a section
+    dz, dy, dx = grid.spacing if len(grid.spacing) == 3 else (grid.spacing[0], wide, grid.spacing[1])
+    shape = (dz.numel(), dy.numel(), dx.numel())
+    SubElement(parent, "Topology", TopologyType="3DRectMesh", Dimensions=_words(size + 1 for size in shape))
+    geometry = SubElement(parent, "Geometry", GeometryType="VXVYVZ")
+    for faces in (_faces(dx), _faces(dy), grid.z_faces):
+        _add_numbers(geometry, faces)
+    return shape
+
+
+def _add_points(parent: Element, solution: Solution) -> tuple[int]:
+    """Topology and geometry of the cells that were kept; returns how many they are."""
+    assert solution.cells is not None
+    grid, along = solution.grid, axis_values(solution.grid)
+    places = np.unravel_index(solution.cells.cpu().numpy(), grid.shape)
+    at = {name: along[name].numpy()[index] for name, index in zip(grid_axes(grid), places, strict=True)}
+    count = len(at["z"])
+    SubElement(
+        parent, "Topology", TopologyType="Polyvertex", NumberOfElements=str(count), NodesPerElement="1"
+    )
+    geometry = SubElement(parent, "Geometry", GeometryType="XYZ")
+    middle = np.full(count, 0.5)  # of a section, 1 m wide
+    points = np.stack([at["x"], at.get("y", middle), at["z"]], axis=1)
+    _add_numbers(geometry, torch.from_numpy(points))
+    return (count,)
+
+
+def _add_numbers(parent: Element, values: Tensor) -> None:
+    item = SubElement(
+        parent, "DataItem", Dimensions=_words(values.shape), Format="XML", NumberType="Float", Precision="8"
+    )
+    item.text = " ".join(repr(value) for value in values.flatten().tolist())
+
+
+def _faces(sizes: Tensor) -> Tensor:
+    return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+
+
+def _words(numbers: Iterable[int]) -> str:
+    return " ".join(str(int(number)) for number in numbers)
