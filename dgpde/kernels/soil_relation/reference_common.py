@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -38,4 +39,11 @@ def log_mualem(log_y: Tensor, m: Tensor) -> Tensor:
     """
     far = log_y > 40.0
     near = torch.where(far, torch.zeros_like(log_y), log_y)
-    return torch.where(far, torch.log(m) - log_y, torch.log(-torch.expm1(-m * softplus(-near))))
+    return torch.where(far, torch.log(m) - log_y, log1mexp(-m * softplus(-near)))
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - exp(x)) for x < 0, exact with its derivative on both sides of -log 2 (Maechler 2012)."""
+    near = x > -math.log(2.0)
+    small = torch.log(-torch.expm1(torch.where(near, x, torch.full_like(x, -0.5))))
+    return torch.where(near, small, torch.log1p(-torch.exp(torch.where(near, torch.full_like(x, -1.0), x))))
