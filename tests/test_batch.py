@@ -253,7 +253,7 @@ def columns_with(broken: str | None, n: int = 9) -> tuple[dgpde.Richards, Tensor
     k_sat = 1e-6 * (1.0 + torch.rand(12, n, generator=generator, dtype=torch.float64))
     flux = torch.full((3, n), 1e-7, dtype=torch.float64)
     if broken == "sucked dry":
-        flux[1:, 4] = -1.0  # m/s out of a column that holds 0.3 m
+        flux[1:, 4] = -1e-2  # 36 m an hour out of a column that holds 0.3 m
     elif broken == "sucked dry at once":
         flux[1:, 4] = -1e2  # no step of the second interval can be done
     elif broken == "overflow":

@@ -249,7 +249,7 @@ class ColumnForward : ColumnMoves<V> {
   }
 
   // Lanes that have finished a step wait a little for the others, so that the pack evaluates its first guesses in one
-  // sweep: in the Newton sweeps that follow most cells move too little to be evaluated at all (soil_after_move). A lane
+  // sweep: in the Newton sweeps that follow most cells move too little to be evaluated at all (column_carry.h). A lane
   // that takes long is not waited for. Every step begins with an upward sweep (a first guess needs no elimination to
   // substitute), so waiting changes when a lane is computed, never what.
   DGPDE_HD void release() {
