@@ -76,8 +76,7 @@ def test_rain_of_about_the_saturated_conductivity(bottom: str, face_mean: str, r
     """No column stalls near saturation: the columns take 3.4 to 4.2 steps an interval, none takes more than 14.
 
     The bounds leave half as much again. A stall takes hundreds: a cell just below saturation whose residual stays above
-    the tolerance made every step fail once, be restarted and cut. With the arithmetic mean the worst of the columns
-    needs restarts in most of its steps, 880 iterations an interval, where all of them take 52 on average.
+    the tolerance made every step fail once, be restarted and cut.
     """
     flow, psi0, times = near_saturation(bottom, face_mean, roots, n=64)
     intervals = times.numel() - 1
@@ -85,8 +84,8 @@ def test_rain_of_about_the_saturated_conductivity(bottom: str, face_mean: str, r
     steps, iterations = run.stats.steps.double(), run.stats.newton_iterations.double()
     assert float(steps.mean()) < 6.5 * intervals
     assert float(steps.max()) < 21 * intervals
-    assert float(iterations.mean()) < 78 * intervals
-    assert float(iterations.max()) < 1320 * intervals
+    assert float(iterations.mean()) < 66 * intervals
+    assert float(iterations.max()) < 700 * intervals
     round_off = 4 * torch.finfo(torch.float64).eps * 0.42 * steps  # of the water held, m
     assert bool((run.mass_balance_error * run.water_moved <= BALANCE * run.water_moved + round_off).all())
 

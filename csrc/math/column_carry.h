@@ -130,6 +130,8 @@ class CarriedSoil {
       const V far = vmin(cube_root * r, vsqrt(cubic * r * r * vabs(inv) * r));
       trust = select(moved, vmax(trust, far), trust);
     }
+    // Where kr is steep at saturation a row has hardly any storage, and Newton feels every digit of kr.
+    trust = select(mask_and(V(c.sharp(k)) < R(1), psi >= -V(c.wet(k))), V{}, trust);
     c.at(k) = select(old, V(c.at(k)), psi);
     c.theta_at(k) = select(old, V(c.theta_at(k)), s.theta);
     c.capacity(k) = select(old, V(c.capacity(k)), s.capacity);
