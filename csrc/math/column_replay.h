@@ -56,6 +56,22 @@ struct SlotNumbers {
   DGPDE_HD void set(int i, int slot) { packed |= static_cast<uint64_t>(slot) << (8 * i); }
 };
 
+// Where soil_pair puts the derivatives in the parameters that take part. The others are not stored, and what only they
+// need is not computed.
+template <class V>
+struct PairPartials {
+  Strided<V> a, b;    // lists of the two cells
+  SlotNumbers place;  // of each raw parameter: its place in the lists + 1, or 0
+  struct Slot {
+    const PairPartials& to;
+    int place;
+    DGPDE_HD void operator=(const Duo<V>& x) const {
+      if (place > 0) to.a[place - 1] = x.a, to.b[place - 1] = x.b;
+    }
+  };
+  DGPDE_HD Slot operator[](int i) const { return {*this, place[i]}; }
+};
+
 template <class V>
 class ColumnReplay {
  protected:
@@ -67,6 +83,7 @@ class ColumnReplay {
   const SoilModel soil;
   int n_soil = 0;    // raw parameters that take part: those with a gradient or a tangent
   SlotNumbers used;  // their numbers
+  SlotNumbers place;  // of each raw parameter: its place among those + 1, or 0
   ReplayCells<V> c;
   BoundaryFace<V> top, bottom;
   BoundarySoil<V> top_soil, bottom_soil;
@@ -99,7 +116,7 @@ class ColumnReplay {
   template <class ViewType>
   DGPDE_HD void use_soil(const ViewType* views) {
     for (int i = 0; i < soil_raw_count(soil.kind); ++i)
-      if (views[tabulated() ? 0 : i].data) used.set(n_soil++, i);
+      if (views[tabulated() ? 0 : i].data) used.set(n_soil, i), place.set(i, ++n_soil);
   }
 
   DGPDE_HD void load_face_soil(const BoundaryFace<V>& face, int64_t cell, BoundarySoil<V>& s) {
@@ -207,13 +224,8 @@ class ColumnReplay {
     if (n_soil == 0) {
       soil_pair<false>(soil, d, psi, s, static_cast<Duo<V>*>(nullptr), static_cast<Duo<V>*>(nullptr));
     } else {
-      Duo<V> dtheta[kSoilSlots], dkr[kSoilSlots];
-      soil_pair<true>(soil, d, psi, s, dtheta, dkr);
-      const Strided<V> ti = c.dtheta_at(i), ri = c.dkr_at(i), tk = c.dtheta_at(k), rk = c.dkr_at(k);
-      for (int j = 0; j < n_soil; ++j) {
-        ti[j] = dtheta[used[j]].a, ri[j] = dkr[used[j]].a;
-        tk[j] = dtheta[used[j]].b, rk[j] = dkr[used[j]].b;
-      }
+      soil_pair<true>(soil, d, psi, s, PairPartials<V>{c.dtheta_at(i), c.dtheta_at(k), place},
+                      PairPartials<V>{c.dkr_at(i), c.dkr_at(k), place});
     }
     keep(i, {s.theta.a, s.kr.a, s.capacity.a, s.dkr.a});
     keep(k, {s.theta.b, s.kr.b, s.capacity.b, s.dkr.b});
