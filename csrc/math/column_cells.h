@@ -7,7 +7,7 @@
 namespace dgpde {
 inline namespace DGPDE_ISA {
 
-// Columns first .. first + width - 1; lanes past the last column repeat it and are never written.
+// Columns first .. first + width - 1. Lanes past the last column repeat it, all the way; nothing adds up what they do.
 struct Lanes {
   int64_t first, n;
   DGPDE_HD int64_t column(int lane) const { return first + lane < n ? first + lane : n - 1; }

@@ -67,7 +67,7 @@ class ColumnTangent : ColumnReplay<V> {
   DGPDE_HD void begin(History& history) {
     for (int lane = 0; lane < W; ++lane) {
       row[lane] = 1;
-      put_mask(active, lane, lanes.owns(lane) && history.count(lane) > 1);
+      put_mask(active, lane, history.count(lane) > 1);
     }
     V below{};
     for (int64_t k = 0; k < p.nz; ++k) {
@@ -159,7 +159,6 @@ class ColumnTangent : ColumnReplay<V> {
       root_rate_p = (series_tangent(io.in.transpiration) - select(limited, V{}, fixed)) * inv;
       for (int i = 0; i < 4; ++i) d_h[i] = series_tangent(io.in.feddes[i]);
     }
-    this->evaluate();
     V dkr = along(c.dkr_at(0), 0, V(c.psi(0)));
     for (int64_t k = 0; k <= last; ++k) {
       const R dz = static_cast<R>(p.dz[k]);

@@ -171,10 +171,10 @@ DGPDE_BY_REFERENCE void soil_partials(const SoilModel& m, const D& d, V psi, Soi
 #endif
 }
 
-// Two cells at a time, in less than twice the time of one. With partials dtheta and dkr hold one pair a parameter.
-template <bool kPartials, class V, class D>
+// Two cells at a time, in less than twice the time of one. With partials dtheta[i] and dkr[i] take one pair a parameter.
+template <bool kPartials, class V, class D, class P>
 DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const Duo<V>& psi, SoilPoint<Duo<V>>& p,
-                                 Duo<V>* dtheta, Duo<V>* dkr) {
+                                 P dtheta, P dkr) {
   with_relation(m.kind, [&](auto relation) {
     using Relation = decltype(relation);
     if constexpr (is_tabulated<Relation>) {  // reads its table lane by lane
