@@ -14,6 +14,7 @@
 #include "cpu/linear_bindings.h"
 #include "cpu/soil_bindings.h"
 #include "cpu/thread_bindings.h"
+#include "cpu/transport_bindings.h"
 
 namespace py = pybind11;
 
@@ -239,6 +240,7 @@ PYBIND11_MODULE(_C, m) {
   dgpde::bind_flow(m);
   dgpde::bind_linear(m);
   dgpde::bind_threads(m);
+  dgpde::bind_transport(m);
   m.def(
       "column_forward",
       [](const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, int threads) {

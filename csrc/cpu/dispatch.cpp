@@ -94,6 +94,7 @@ MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, i
 #endif
 
 LinearEngine* linear_engine() { DGPDE_DISPATCH(linear_engine()) }
+TransportEngine* transport_engine() { DGPDE_DISPATCH(transport_engine()) }
 
 void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single,
                     int threads) {
