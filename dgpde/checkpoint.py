@@ -131,12 +131,13 @@ class Plan:
     """Bytes that a run takes, before it is run.
 
     Attributes:
-        steps: accepted steps of a column; exact with dt_fixed, else the mean of the columns that were probed.
+        steps: accepted steps of a column or a field; exact with dt_fixed, else after what was probed.
         outputs: results of the forward run, and the state that it carries along.
-        work: scratch memory of the kernels.
+        work: scratch memory of the kernels; of fields also what is made of the inputs for them.
         history: accepted states kept on the device for the backward sweep.
         checkpoints: states kept at the policy's places.
-        gradients: gradients of all inputs, at most, and what their sweep works in beyond ``work``.
+        gradients: gradients of all inputs, at most (of a field's that require one, if any does), and what their
+            sweep works in beyond ``work``.
     """
 
     steps: int
@@ -166,9 +167,7 @@ class Plan:
             ("gradients", self.gradients),
             ("forward and gradient", self.backward),
         )
-        return f"{self.steps} steps a column\n" + "\n".join(
-            f"{name:22s}{size / 1e6:12.1f} MB" for name, size in rows
-        )
+        return f"{self.steps} steps\n" + "\n".join(f"{name:22s}{size / 1e6:12.1f} MB" for name, size in rows)
 
 
 def probed_steps(

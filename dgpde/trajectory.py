@@ -146,15 +146,16 @@ class FieldRun:
                 continue
             kept = self.states.get(first)
             begin = State(kept["psi"], kept["ponding"], float(kept["dt"]))
-            state, records = State(begin.psi, begin.ponding, begin.dt), list[Record]()
-            newton, account = self._newton(inputs), Account()
-            for interval in range(first, min(first + self.every, self.intervals)):
-                if (
-                    run_interval(newton, self.span(interval), interval, state, account, records.append)
-                    is None
-                ):
-                    break
-            yield begin, records
+            yield begin, self._again(inputs, begin, first, min(first + self.every, self.intervals))
+
+    def _again(self, inputs: dict[str, Tensor], begin: State, first: int, last: int) -> list[Record]:
+        """The accepted steps of the intervals [first, last)."""
+        state, records = State(begin.psi, begin.ponding, begin.dt), list[Record]()
+        newton, account = self._newton(inputs), Account()
+        for interval in range(first, last):
+            if run_interval(newton, self.span(interval), interval, state, account, records.append) is None:
+                break
+        return records
 
     # ------------------------------------------------------------------------------------------------ adjoint
 

@@ -31,6 +31,7 @@ from dgpde.kernels.soil_relation.cpu import Relation
 
 Inputs = dict[str, Tensor]
 KINDS = {name: code for code, name in enumerate(BOUNDARY_VALUES)}
+MOVED = 1 << 15  # cells that an update moves at a time
 ROWS = ("squares", "beyond", "exact", "sum", "terms")
 # Where the partial derivatives of a boundary flux stand (enum BoundaryInput in csrc/math/column_faces.h).
 PSI, KR, KR_B, TRANSMISSIVITY, VALUE, PONDING, PARTIALS = 0, 1, 2, 3, 4, 8, 9
@@ -68,6 +69,7 @@ class CpuStencil:
         self._rivers = None if problem.rivers is None else problem.rivers.sort(stable=True)
         self._wet: Tensor | None = None
         self._theta_s: Tensor | None = None
+        self._matrix: Tensor | None = None  # of the last evaluation that was asked for one
 
     # ----------------------------------------------------------------------------------------------- the soil
 
@@ -105,8 +107,15 @@ class CpuStencil:
         """Where a Newton update leads."""
         if self._theta_s is None:
             self._theta_s = self.theta(torch.zeros_like(psi))
-        theta_r = self.inputs.get("soil.theta_r", torch.zeros((), dtype=psi.dtype))
-        return move(psi, update, now.theta, now.capacity, self.wet_suction(), theta_r, self._theta_s)
+        theta_r = self.inputs.get("soil.theta_r", torch.zeros((), dtype=psi.dtype)).expand_as(psi)
+        fields = (psi, update, now.theta, now.capacity, self.wet_suction(), theta_r, self._theta_s)
+        # a part at a time, which stays in the cache and whose temporaries take no memory to speak of
+        axis = 0 if psi.shape[0] >= psi.shape[1] else 1
+        parts = -(-psi.numel() // MOVED)
+        found = torch.empty_like(psi)
+        for into, *part in zip(*(field.chunk(parts, axis) for field in (found, *fields)), strict=True):
+            into.copy_(move(*part))
+        return found
 
     # ------------------------------------------------------------------------------------------- the boundary
 
@@ -212,7 +221,9 @@ class CpuStencil:
             call.set("rows", found[slot], slot)
         coefficients = None
         if matrix:
-            coefficients = psi.new_empty(7, *problem.shape)
+            if self._matrix is None:
+                self._matrix = psi.new_empty(7, *problem.shape)
+            coefficients = self._matrix
             call.set("capacity", curves.capacity)
             call.set("dkr", curves.dkr)
             call.set("matrix", coefficients)

@@ -206,6 +206,7 @@ class Evaluation(NamedTuple):
         flux: by side, [*side] m/s into the domain.
         ponding, runoff: [ny, nx] m at the end of the step, and m/s.
         matrix: [7, nz, ny, nx] m2/s, the true Jacobian in the order of ``COEFFICIENTS``; None when not asked for.
+            It holds until the stencil is asked for another one, which may be written in its place.
     """
 
     residual: Tensor
@@ -231,7 +232,7 @@ class Linearised(Protocol):
 
     @property
     def matrix(self) -> Tensor:
-        """[7, nz, ny, nx], the true Jacobian."""
+        """[7, nz, ny, nx], the true Jacobian; it holds as long as that of an ``Evaluation``."""
 
     def load(self, cotangents: Cotangents, carry_theta: Tensor) -> Tensor:
         """d/dpsi of <cotangents, outputs> + <carry_theta, theta(psi)>, [nz, ny, nx]."""
