@@ -30,6 +30,9 @@ struct ReplayCells : CellMemory<V, kReplayValues + 3 * kSoilSlots + kMaxDerived>
   DGPDE_HD Strided<V> dtheta_at(int64_t k) const { return this->list(k, kReplayValues + kSoilSlots); }
   DGPDE_HD Strided<V> dkr_at(int64_t k) const { return this->list(k, kReplayValues + 2 * kSoilSlots); }
   DGPDE_HD Strided<V> soil_at(int64_t k) const { return this->list(k, kReplayValues + 3 * kSoilSlots); }
+  DGPDE_HD void keep(int64_t k, const SoilPoint<V>& s) const {
+    theta(k) = s.theta, capacity(k) = s.capacity, kr(k) = s.kr, dkr(k) = s.dkr;
+  }
 };
 
 // kr at a boundary head, with its derivatives in the soil parameters.
@@ -56,11 +59,22 @@ struct SlotNumbers {
   DGPDE_HD void set(int i, int slot) { packed |= static_cast<uint64_t>(slot) << (8 * i); }
 };
 
-// Where soil_pair puts the derivatives in the parameters that take part. The others are not stored, and what only they
-// need is not computed.
+// Where soil_pair puts the soil of cells a and b.
+template <class V>
+struct PairPoint {
+  const ReplayCells<V>& c;
+  int64_t a, b;
+  DGPDE_HD void operator=(const SoilPoint<Duo<V>>& s) const {
+    c.keep(a, {s.theta.a, s.kr.a, s.capacity.a, s.dkr.a});
+    c.keep(b, {s.theta.b, s.kr.b, s.capacity.b, s.dkr.b});
+  }
+};
+
+// Where it puts the derivatives in the parameters that take part. The others are not stored, and what only they need is
+// not computed.
 template <class V>
 struct PairPartials {
-  Strided<V> a, b;    // lists of the two cells
+  V *a, *b;           // lists of the two cells
   SlotNumbers place;  // of each raw parameter: its place in the lists + 1, or 0
   struct Slot {
     const PairPartials& to;
@@ -197,21 +211,24 @@ class ColumnReplay {
   DGPDE_HD void arrive(int64_t k, V psi) {
     if (!any(psi != c.psi(k))) return;
     c.psi(k) = psi;
-    waiting[n_waiting++] = k;
-    if (n_waiting == (alone ? W : W == 1 ? 1 : 2)) evaluate_waiting();
-  }
-  DGPDE_HD void evaluate_waiting() {
-    if (n_waiting == 0) return;
     if constexpr (W == 1) {
-      evaluate(waiting[0]);
-    } else if (alone) {
-      evaluate_across();
-    } else if (n_waiting == 2) {
-      evaluate(waiting[0], waiting[1]);
+      evaluate(k);
     } else {
-      evaluate(waiting[0]);
+      waiting[n_waiting++] = k;
+      if (n_waiting == (alone ? W : 2)) evaluate_waiting();
     }
-    n_waiting = 0;
+  }
+  DGPDE_BY_REFERENCE void evaluate_waiting() {
+    if constexpr (W > 1) {
+      if (n_waiting == 0) return;
+      if (alone)
+        evaluate_across();
+      else if (n_waiting == 2)
+        evaluate(waiting[0], waiting[1]);
+      else
+        evaluate(waiting[0]);
+      n_waiting = 0;
+    }
   }
   DGPDE_HD void evaluate(int64_t k) {
     SoilPoint<V> s;
@@ -223,20 +240,18 @@ class ColumnReplay {
       const Strided<V> t = c.dtheta_at(k), r = c.dkr_at(k);
       for (int i = 0; i < n_soil; ++i) t[i] = dtheta[used[i]], r[i] = dkr[used[i]];
     }
-    keep(k, s);
+    c.keep(k, s);
   }
   DGPDE_HD void evaluate(int64_t i, int64_t k) {
-    SoilPoint<Duo<V>> s;
+    const PairPoint<V> s{c, i, k};
     const DuoView<Strided<V>> d{c.soil_at(i), c.soil_at(k)};
     const Duo<V> psi{c.psi(i), c.psi(k)};
     if (n_soil == 0) {
       soil_pair<false>(soil, d, psi, s, static_cast<Duo<V>*>(nullptr), static_cast<Duo<V>*>(nullptr));
     } else {
-      soil_pair<true>(soil, d, psi, s, PairPartials<V>{c.dtheta_at(i), c.dtheta_at(k), place},
-                      PairPartials<V>{c.dkr_at(i), c.dkr_at(k), place});
+      soil_pair<true>(soil, d, psi, s, PairPartials<V>{&c.dtheta_at(i)[0], &c.dtheta_at(k)[0], place},
+                      PairPartials<V>{&c.dkr_at(i)[0], &c.dkr_at(k)[0], place});
     }
-    keep(i, {s.theta.a, s.kr.a, s.capacity.a, s.dkr.a});
-    keep(k, {s.theta.b, s.kr.b, s.capacity.b, s.dkr.b});
   }
   // The waiting cells of a column that has the pack to itself stand side by side in its lanes.
   DGPDE_HD void evaluate_across() {
@@ -254,11 +269,8 @@ class ColumnReplay {
       const auto value = [&](const V& x) { return broadcast<V>(get(x, j)); };
       const Strided<V> t = c.dtheta_at(k), r = c.dkr_at(k);
       for (int i = 0; i < n_soil; ++i) t[i] = value(dtheta[used[i]]), r[i] = value(dkr[used[i]]);
-      keep(k, {value(s.theta), value(s.kr), value(s.capacity), value(s.dkr)});
+      c.keep(k, {value(s.theta), value(s.kr), value(s.capacity), value(s.dkr)});
     }
-  }
-  DGPDE_HD void keep(int64_t k, const SoilPoint<V>& s) {
-    c.theta(k) = s.theta, c.capacity(k) = s.capacity, c.kr(k) = s.kr, c.dkr(k) = s.dkr;
   }
 
   // Diagonal of row k without its faces: storage and uptake.

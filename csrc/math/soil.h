@@ -171,10 +171,12 @@ DGPDE_BY_REFERENCE void soil_partials(const SoilModel& m, const D& d, V psi, Soi
 #endif
 }
 
-// Two cells at a time, in less than twice the time of one. With partials dtheta[i] and dkr[i] take one pair a parameter.
-template <bool kPartials, class V, class D, class P>
-DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const Duo<V>& psi, SoilPoint<Duo<V>>& p,
-                                 P dtheta, P dkr) {
+// Two cells at a time, in less than twice the time of one. The pair of points is assigned to `point`; with partials
+// dtheta[i] and dkr[i] are assigned one pair a parameter.
+template <bool kPartials, class V, class D, class S, class P>
+DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const Duo<V>& psi, S& point,
+                                 const P& dtheta, const P& dkr) {
+  SoilPoint<Duo<V>> p;
   with_relation(m.kind, [&](auto relation) {
     using Relation = decltype(relation);
     if constexpr (is_tabulated<Relation>) {  // reads its table lane by lane
@@ -189,6 +191,7 @@ DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const 
       Relation::template evaluate<kPartials>(d, psi, p, dtheta, dkr);
     }
   });
+  point = p;
 }
 
 }  // namespace DGPDE_ISA
