@@ -13,6 +13,10 @@
 namespace dgpde {
 inline namespace DGPDE_ISA {
 
+// A pack of columns sums the gradients of a network's weights in memory of its own.
+template <class V>
+constexpr bool kKeepsWeights = Lane<V>::width > 1;
+
 template <class V>
 class ColumnAdjoint : ColumnReplay<V> {
   using Base = ColumnReplay<V>;
@@ -32,6 +36,7 @@ class ColumnAdjoint : ColumnReplay<V> {
         in(cotangents),
         table_grad(static_cast<R*>(in.grad.soil[0].data) + (this->tabulated() ? chunk * in.grad.soil[0].t : 0)) {
     this->use_soil(in.grad.soil);
+    weighs = in.grad.weights.data != nullptr;
     elastic |= in.grad.specific_storage.data != nullptr;
   }
 
@@ -58,6 +63,8 @@ class ColumnAdjoint : ColumnReplay<V> {
  private:
   const ColumnCotangents& in;
   R* const table_grad;
+  bool weighs = false;                               // whether the gradient of a network's weights is asked for
+  V weight_sum[kKeepsWeights<V> ? kMaxWeights : 1];  // of each column; a GPU thread adds to memory
   int64_t row[W];
   V carry_ponding, ponding_from_top{}, mu{}, worst{};
   V seed_top, seed_bottom, seed_runoff, seed_uptake, seed_ponding;
@@ -86,6 +93,9 @@ class ColumnAdjoint : ColumnReplay<V> {
           for (int i = 0; i < n_soil; ++i) sum[i] = load<V>(as_view(in.sum_soil), used[i], k, lanes);
       }
     }
+    if constexpr (kKeepsWeights<V>)
+      for (int64_t i = 0; weighs && i < soil.network.size(); ++i)
+        weight_sum[i] = load<V>(as_view(in.grad.weights), i, 0, lanes);
     carry_ponding = load<V>(as_view(in.carry_ponding), 0, 0, lanes);
     if (in.resume && p.roots) sum_omega_c = load<V>(as_view(in.grad.omega_c), 0, 0, lanes);
   }
@@ -282,7 +292,9 @@ class ColumnAdjoint : ColumnReplay<V> {
       c.sum_storage(k) = c.sum_storage(k) - select(active, rate * theta * dpsi, zero);
     }
     const V gtheta = select(active, c.carry_theta(k) - rate * filled, zero);
-    add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), gtheta, select(active, gkr, zero));
+    gkr = select(active, gkr, zero);
+    add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), gtheta, gkr);
+    add_weights(k, V(c.psi(k)), V(c.capacity(k)), V(c.dkr(k)), gtheta, gkr);
     c.carry_theta(k) = select(active, rate * static_cast<R>(p.dz[k]), V(c.carry_theta(k)));
     if (heads) c.carry_psi(k) = select(active, carry_psi, V(c.carry_psi(k)));
   }
@@ -300,6 +312,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       boundary_head(face, psi_b);
       const auto dkr_p = at_face.list();
       add_soil(k, psi_b, dkr_p, dkr_p, V{}, g[kInKrB]);
+      add_weights(k, psi_b, V{}, at_face.dkr, V{}, g[kInKrB]);
       const int head = face.kind == Boundary::head ? kInValue0 : kInValue2;
       g[head] = g[head] + g[kInKrB] * at_face.dkr;
     }
@@ -330,6 +343,20 @@ class ColumnAdjoint : ColumnReplay<V> {
         sum[i] = after;
       }
     }
+  }
+
+  // Cotangents of theta and kr at head psi of cell k, passed on to a network's weights.
+  // The slopes are those at psi.
+  DGPDE_HD void add_weights(int64_t k, V psi, V capacity, V dkr, V gtheta, V gkr) {
+    if (weighs && any(mask_or(gtheta != V{}, gkr != V{}))) pull_weights(k, psi, capacity, dkr, gtheta, gkr);
+  }
+  DGPDE_HD_NOINLINE void pull_weights(int64_t k, V psi, V capacity, V dkr, V gtheta, V gkr) {
+    Network::pull<V>(soil.network, c.soil_at(k), psi, capacity, dkr, gtheta, gkr, [&](int64_t i, V x) {
+      if constexpr (kKeepsWeights<V>)
+        weight_sum[i] = weight_sum[i] + x;
+      else
+        static_cast<R*>(in.grad.weights.data)[i * in.grad.weights.t + lanes.column(0) * in.grad.weights.n] += x;
+    });
   }
 
   DGPDE_HD void root_gradients(int64_t k, V lambda, V& sum_t, V* sum_h) {
@@ -369,6 +396,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       if (lanes.owns(lane)) in.status[lanes.column(lane)] |= get(worst, lane) != R(0);
     put_cell(in.grad.omega_c, 0, 0, own, sum_omega_c);
     if (!in.first) {
+      keep_weights(own);
       put_cell(in.carry_ponding, 0, 0, own, carry_ponding);
       for (int64_t k = 0; k < p.nz; ++k) {
         put_cell(in.carry_psi, 0, k, own, c.carry_psi(k));
@@ -391,6 +419,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       this->evaluate(k);
       const V carry = c.carry_theta(k);
       add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), carry, V{});
+      add_weights(k, V(c.psi(k)), V(c.capacity(k)), V{}, carry, V{});
       put_cell(in.grad.psi0, 0, k, own, c.carry_psi(k) + c.capacity(k) * carry);
       // storage = dz Ss / theta_s
       put_cell(in.grad.specific_storage, 0, k, own, c.sum_storage(k) * static_cast<R>(p.dz[k]) / theta_s);
@@ -413,6 +442,12 @@ class ColumnAdjoint : ColumnReplay<V> {
       }
       put_cell(in.grad.k_sat, 0, k, own, total);
     }
+    keep_weights(own);
+  }
+
+  DGPDE_HD void keep_weights(const Mask<V>& own) const {
+    if constexpr (kKeepsWeights<V>)
+      for (int64_t i = 0; weighs && i < soil.network.size(); ++i) put_cell(in.grad.weights, i, 0, own, weight_sum[i]);
   }
 };
 
