@@ -16,14 +16,14 @@ from dgpde.kernels.node import is_tracked
 from dgpde.kernels.transport_stencil.cell import Species, Values
 from dgpde.kernels.transport_stencil.function import choose_network
 from dgpde.kernels.transport_stencil.problem import Geometry
-from dgpde.solute import Linear, Solute
+from dgpde.solute import Solute
 from dgpde.solution import Solution
 from dgpde.steady_flow import SteadyFlow
+from dgpde.trajectory import FieldRun
 from dgpde.transport import TransportSetup
 from dgpde.transport_ride import FlowRide, Ride, SteadyRide
 from dgpde.transport_run import TransportField, TransportRun
 from dgpde.transport_solution import Mass, TransportSolution
-from dgpde.trajectory import FieldRun
 
 DISPERSIVITIES = {"longitudinal_dispersivity": "longitudinal"}
 RENAMED = {
@@ -177,7 +177,9 @@ def _numbers(solute: Solute, values: Values, geometry: Geometry, theta_s: Tensor
     shape, found = geometry.shape, {}
 
     def cells(name: str) -> Tensor:
-        return _compact(values[name].reshape(shape) if values[name].dim() == len(values["decay"].shape) else values[name])
+        return _compact(
+            values[name].reshape(shape) if values[name].dim() == len(values["decay"].shape) else values[name]
+        )
 
     def zero(value: object) -> bool:
         return isinstance(value, float) and value == 0.0
@@ -209,7 +211,9 @@ def _numbers(solute: Solute, values: Values, geometry: Geometry, theta_s: Tensor
         if name == "production" and zero(solute.production):
             continue
         series = values[name]
-        found[name] = _once(series).reshape(-1, *shape) if series.stride(0) == 0 else series.reshape(-1, *shape)
+        found[name] = (
+            _once(series).reshape(-1, *shape) if series.stride(0) == 0 else series.reshape(-1, *shape)
+        )
     for side in SIDES:
         for name in ("c", "f"):
             if f"{side}.{name}" in values:
@@ -339,7 +343,9 @@ def _solution(setup: TransportSetup, run: TransportRun, out: Values) -> Transpor
         mass_balance_error=one(relative),
         mass_moved=one(moved),
         status=torch.tensor([1 if failed else 0], dtype=torch.int32),
-        failed_time=torch.tensor([account.failed if account.failed is not None else math.nan], dtype=torch.float64),
+        failed_time=torch.tensor(
+            [account.failed if account.failed is not None else math.nan], dtype=torch.float64
+        ),
         iterations=torch.tensor([account.iterations]),
     )
 

@@ -56,7 +56,9 @@ class Ride(Protocol):
     def spans(self, inputs: Values, backwards: bool) -> Iterator[Span]:
         """The steps, a span at a time."""
 
-    def water(self, inputs: Values, span: Span, index: int, elastic: Tensor | None) -> tuple[Water, Tensor | None]:
+    def water(
+        self, inputs: Values, span: Span, index: int, elastic: Tensor | None
+    ) -> tuple[Water, Tensor | None]:
         """A step's water, and the elastic water after it, given that before it."""
 
     def begin(self, inputs: Values, wanted: set[str]) -> None:
@@ -81,7 +83,9 @@ class SteadyRide:
 
     elastic = False
 
-    def __init__(self, geometry: Geometry, sides: tuple[str, ...], steps: list[tuple[int, float]], every: int) -> None:
+    def __init__(
+        self, geometry: Geometry, sides: tuple[str, ...], steps: list[tuple[int, float]], every: int
+    ) -> None:
         self.geometry, self.sides, self.steps, self.every = geometry, sides, steps, every
         flows = tuple(f"flow_{AXES[k]}" for k in geometry.axes)
         self.names: tuple[str, ...] = ("theta", *flows, *(f"side.{side}" for side in sides))
@@ -96,7 +100,9 @@ class SteadyRide:
             part = [step for step in self.steps if first <= step[0] < first + self.every]
             yield Span([interval for interval, _ in part], [dt for _, dt in part])
 
-    def water(self, inputs: Values, span: Span, index: int, elastic: Tensor | None) -> tuple[Water, Tensor | None]:
+    def water(
+        self, inputs: Values, span: Span, index: int, elastic: Tensor | None
+    ) -> tuple[Water, Tensor | None]:
         """The same water in every step of one length."""
         if self._of is not inputs:
             self._water, self._of = {}, inputs
@@ -165,7 +171,9 @@ class FlowRide:
             self._theta = (psi, self.stencil.theta(psi))
         return self._theta[1]
 
-    def water(self, inputs: Values, span: Span, index: int, elastic: Tensor | None) -> tuple[Water, Tensor | None]:
+    def water(
+        self, inputs: Values, span: Span, index: int, elastic: Tensor | None
+    ) -> tuple[Water, Tensor | None]:
         """What the flow did in a step."""
         self._use(inputs)
         assert self.stencil is not None and elastic is not None
@@ -188,7 +196,14 @@ class FlowRide:
             rates["rivers"], cells["rivers"] = done.rivers, problem.rivers
         sides = {side: self.geometry.side_area(side) * flux for side, flux in done.sides.items()}
         water = Water(
-            record.dt, volume * theta_old + elastic, volume * done.theta + after, done.theta, done.flow, sides, rates, cells
+            record.dt,
+            volume * theta_old + elastic,
+            volume * done.theta + after,
+            done.theta,
+            done.flow,
+            sides,
+            rates,
+            cells,
         )
         return water, after
 

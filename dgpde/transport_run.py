@@ -263,7 +263,13 @@ class TransportRun:
                 values = self._values(inputs, interval)
                 try:
                     state_bars, by_value, by_name = stepper.adjoint(
-                        water, values, trail[index], trail[index + 1], state_bars, self._seeds(bars, interval, dt), guess
+                        water,
+                        values,
+                        trail[index],
+                        trail[index + 1],
+                        state_bars,
+                        self._seeds(bars, interval, dt),
+                        guess,
                     )
                 except StepFailure as failure:
                     raise self._failed(interval, f"a step of the adjoint failed: {failure}") from failure
@@ -351,11 +357,17 @@ class TransportRun:
             interval, dt = span.intervals[index], span.lengths[index]
             water, _ = self.ride.water(water_inputs, span, index, trail[index].get(ELASTIC))
             value_dots = [
-                {n: _row(moving[f"{i}.{n}"], interval) if _in_time(n) else moving[f"{i}.{n}"] for n in names if f"{i}.{n}" in moving}
+                {
+                    n: _row(moving[f"{i}.{n}"], interval) if _in_time(n) else moving[f"{i}.{n}"]
+                    for n in names
+                    if f"{i}.{n}" in moving
+                }
                 for i, names in enumerate(self.values)
             ]
             values = self._values(inputs, interval)
-            dots, sides = stepper.tangent(water, values, trail[index], trail[index + 1], (water_dots, value_dots, dots))
+            dots, sides = stepper.tangent(
+                water, values, trail[index], trail[index + 1], (water_dots, value_dots, dots)
+            )
             self._book(out, interval, dt, sides)
             if _ends(span, index):
                 self._observe(out, interval + 1, _filled(dots, self.species, inputs["c0"][0]))
@@ -437,9 +449,7 @@ class TransportField(torch.autograd.Function):
         """Gradients of the inputs that ask for one."""
         tensors = ctx.saved_tensors
         wanted = tuple(i for i in range(len(tensors)) if ctx.needs_input_grad[1 + i])
-        found = dict(
-            zip(wanted, TransportAdjoint.apply(ctx.run, wanted, *tensors, *cotangents), strict=True)
-        )
+        found = dict(zip(wanted, TransportAdjoint.apply(ctx.run, wanted, *tensors, *cotangents), strict=True))
         # the run itself has no gradient
         return (None, *(found.get(i) for i in range(len(tensors))))
 

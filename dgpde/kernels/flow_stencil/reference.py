@@ -350,7 +350,9 @@ class ReferenceLinearised:
         with torch.enable_grad():
             x = self.psi.detach().requires_grad_()
             found = self._terms(self.stencil.inputs, x, (step.theta, step.psi, step.ponding))
-            total = (found.theta * carry_theta).sum() + _paired(found.outputs | found.carried.outputs(), cotangents)
+            total = (found.theta * carry_theta).sum() + _paired(
+                found.outputs | found.carried.outputs(), cotangents
+            )
             return _accumulate(total, {"psi": x}, {}, {})["psi"]
 
     def pull(
@@ -363,7 +365,9 @@ class ReferenceLinearised:
             before_step = {"theta": step.theta, "psi": step.psi, "ponding": step.ponding}
             state = {name: value.detach().clone().requires_grad_() for name, value in before_step.items()}
             found = self._terms(inputs | leaves, self.psi, (state["theta"], state["psi"], state["ponding"]))
-            total = (found.theta * carry_theta).sum() + _paired(found.outputs | found.carried.outputs(), cotangents)
+            total = (found.theta * carry_theta).sum() + _paired(
+                found.outputs | found.carried.outputs(), cotangents
+            )
             total = total - (found.residual * multiplier).sum()
             carry = _accumulate(total, state, leaves, gradients)
         return carry["theta"], carry["psi"], carry["ponding"]

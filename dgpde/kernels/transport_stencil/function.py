@@ -33,4 +33,8 @@ def choose_network(
         raise ValueError(
             f"backend: transport on a field runs on the CPU only, these tensors are on {device}; move the run to the CPU"
         )
-    return (lambda geometry: lambda faces: ReferenceNetwork(geometry, faces)) if name == "reference" else CpuEngine
+    return (
+        (lambda geometry: lambda faces: ReferenceNetwork(geometry, faces))
+        if name == "reference"
+        else CpuEngine
+    )
