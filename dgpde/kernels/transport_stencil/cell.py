@@ -245,7 +245,12 @@ class Cell:
         if lost is not None:
             linear = linear + lost * self.water["new"]
         if species.sorption:
-            weight = volume * values["bulk_density"] * self._kept()[0] * (1.0 / dt if lost is None else 1.0 / dt + lost)
+            weight = (
+                volume
+                * values["bulk_density"]
+                * self._kept()[0]
+                * (1.0 / dt if lost is None else 1.0 / dt + lost)
+            )
         if species.sorption == "linear":
             assert weight is not None
             linear, weight = linear + weight * values["k_d"], None
@@ -278,5 +283,3 @@ def _in_field(geometry: Geometry, side: str, value: Tensor) -> Tensor:
     value, empty = value.unsqueeze(at // 2), geometry.shape[at // 2] - 1
     zeros = torch.zeros_like(value).expand(*(empty if k == at // 2 else -1 for k in range(3)))
     return torch.cat([value, zeros] if at % 2 == 0 else [zeros, value], at // 2)
-
-

@@ -36,7 +36,9 @@ class CpuNetwork:
 
     def __init__(self, engine: CpuEngine, faces: Faces) -> None:
         self.engine, self.geometry = engine, engine.geometry
-        self.faces = Faces(*({key: v.contiguous() for key, v in part.items()} for part in vars(faces).values()))
+        self.faces = Faces(
+            *({key: v.contiguous() for key, v in part.items()} for part in vars(faces).values())
+        )
         self.threads = torch.get_num_threads()
         self._kept: tuple[Tensor | None, ...] = ()
 
@@ -79,7 +81,9 @@ class CpuNetwork:
 
     def pull(self, multiplier: Tensor, c: Tensor) -> Faces:
         """d/d(faces) of -<multiplier, N(c)>."""
-        found = Faces(*({key: torch.empty_like(v) for key, v in part.items()} for part in vars(self.faces).values()))
+        found = Faces(
+            *({key: torch.empty_like(v) for key, v in part.items()} for part in vars(self.faces).values())
+        )
         multiplier, c = multiplier.contiguous(), c.contiguous()
         self._point().pull(multiplier.data_ptr(), c.data_ptr(), *_addresses(found), self.threads)
         return found

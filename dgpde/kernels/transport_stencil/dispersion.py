@@ -143,9 +143,7 @@ def disperse(
     return conductance, cross, sides
 
 
-def _velocities(
-    geometry: Geometry, flux: dict[int, Tensor], water: dict[str, Tensor]
-) -> list[Tensor | None]:
+def _velocities(geometry: Geometry, flux: dict[int, Tensor], water: dict[str, Tensor]) -> list[Tensor | None]:
     """Components of the flux in the cells, m/s; None where nothing flows along an axis."""
     found: list[Tensor | None] = []
     for axis in range(3):

@@ -16,7 +16,9 @@ from torch import Tensor
 from dgpde.kernels.flow_stencil.problem import AXES, SIDES, on_side
 
 SCHEMES = ("upwind", "central", "tvd")
-PAIRS = tuple((n, t) for n in range(3) for t in range(3) if t != n)  # axis of a face, axis of a gradient along it
+PAIRS = tuple(
+    (n, t) for n in range(3) for t in range(3) if t != n
+)  # axis of a face, axis of a gradient along it
 
 
 @dataclass(frozen=True)
