@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES
-from dgpde.kernels.soil_relation.reference import PARAMETERS
+from dgpde.kernels.soil_relation.module import SoilFunction
+from dgpde.kernels.soil_relation.reference import soil_names
 
 SIDES = ("bottom", "top", "south", "north", "west", "east")
 AXES = ("z", "y", "x")
@@ -52,6 +53,7 @@ class StencilProblem:
             [1, ny, nx], [1, ny, nx]; the last entry along the axis belongs to no face.
         gravity: component of gravity along z.
         relation, variant, classes, knots: of the soil, as the soil kernels take them; classes [nz, ny, nx].
+        function: of the relation "module", which PyTorch evaluates; None for all others.
         face_mean: name of the mean of the relative conductivities.
         lateral: whether water moves sideways; independent columns stand along x.
         sides: kind of boundary by side, a key of ``BOUNDARY_VALUES``; a side without one is closed.
@@ -76,6 +78,7 @@ class StencilProblem:
     active: Tensor | None = None
     classes: Tensor | None = None
     knots: tuple[float, float] | None = None
+    function: SoilFunction | None = None
 
     @property
     def cells(self) -> int:
@@ -132,14 +135,15 @@ class StencilProblem:
 
     def soil_names(self) -> tuple[str, ...]:
         """Names of the soil parameters that the kernel reads."""
-        return PARAMETERS[self.relation] or ("table",)
+        return soil_names(self.relation) if self.function is None else self.function.names
 
     def input_names(self) -> tuple[str, ...]:
         """Names of the tensors that the kernel reads; all of them are differentiable.
 
         psi0 [nz, ny, nx] m, ponding0 [ny, nx] m, face_z, face_y, face_x [nz, ny, nx] m2/s (of ``axes``;
         transmissivity of the face above, north, east of a cell: area times conductivity over distance; 0 where
-        there is none), storage [nz, ny, nx] m2 (volume times Ss/theta_s), soil.<name> [nz, ny, nx] (or the table).
+        there is none), storage [nz, ny, nx] m2 (volume times Ss/theta_s), soil.<name> [nz, ny, nx] (a table and
+        weights: as they are).
 
         With one row for each interval or a single one: of each side its values <side>.<name>, <side>.kr and
         <side>.transmissivity [1/s], [., *side]; source [., nz, ny, nx] 1/s (any of the sizes may be 1); wells

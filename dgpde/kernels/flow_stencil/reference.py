@@ -54,7 +54,10 @@ class Terms(NamedTuple):
 
 def retention(problem: StencilProblem, inputs: Inputs, psi: Tensor) -> tuple[Tensor, Tensor]:
     """theta and kr of all cells at psi [nz, ny, nx]."""
-    return theta_kr(problem.relation, problem.variant, _soil(problem, inputs), psi, problem.knots)
+    soil = _soil(problem, inputs)
+    if problem.function is not None:
+        return problem.function.theta_kr(psi, soil)
+    return theta_kr(problem.relation, problem.variant, soil, psi, problem.knots)
 
 
 def _soil(problem: StencilProblem, inputs: Inputs) -> Inputs:
@@ -258,8 +261,10 @@ class ReferenceStencil:
 
     def wet_suction(self) -> Tensor:
         """Suction near the inflection of theta(psi)."""
-        problem = self.problem
-        found = wet_suction(problem.relation, problem.variant, _soil(problem, self.inputs), problem.knots)
+        problem, soil = self.problem, _soil(self.problem, self.inputs)
+        if problem.function is not None:
+            return problem.function.wet_suction(self.inputs["psi0"], soil)
+        found = wet_suction(problem.relation, problem.variant, soil, problem.knots)
         return found.expand(problem.shape)
 
     def evaluate(self, step: Step, psi: Tensor, allowed: Tensor, matrix: bool) -> Evaluation:

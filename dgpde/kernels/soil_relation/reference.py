@@ -30,6 +30,7 @@ from torch import Tensor
 
 from dgpde.kernels.soil_relation import reference_pores as pores
 from dgpde.kernels.soil_relation import reference_simple as simple
+from dgpde.kernels.soil_relation.module import WEIGHT
 from dgpde.kernels.soil_relation.reference_common import Parameters
 from dgpde.kernels.soil_relation.reference_table import tabulated, tabulated_capacity, tabulated_wet_suction
 
@@ -49,6 +50,21 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "saturated": ("theta_s",),
     "tabulated": (),
 }
+
+
+#: Parameters that all cells share, by name; the others are one value for each cell.
+SHARED = ("table", "weights")
+
+
+def soil_names(relation: str) -> tuple[str, ...]:
+    """Names of the tensors that the kernel of a relation reads."""
+    return PARAMETERS[relation] or ("table",)
+
+
+def is_shared(name: str) -> bool:
+    """Whether all cells share a parameter, which is then as it is and not a field; its name or an input's."""
+    name = name.removeprefix("soil.")
+    return name in SHARED or name.startswith(WEIGHT)
 
 
 Slope = Callable[[Parameters, Tensor, int], Tensor]
