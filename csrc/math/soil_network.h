@@ -118,8 +118,8 @@ struct Network {
     return x;
   }
 
-  template <bool kPartials, class V, class D>
-  static DGPDE_HD void evaluate(const SoilNetwork& net, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+  template <bool kPartials, class V, class D, class P>
+  static DGPDE_HD void evaluate(const SoilNetwork& net, const D& d, V psi, SoilPoint<V>& p, P dtheta, P dkr) {
     using R = RealOf<V>;
     const V one = broadcast<V>(1);
     const Parts<V> x = parts<kPartials>(net, d, psi);
