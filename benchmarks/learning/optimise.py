@@ -12,6 +12,7 @@ Objective = Callable[[Tensor], Tensor]
 
 ENOUGH = 1e-4  # part of the descent that the gradient promises which a step must give (Armijo)
 SHORTER = 0.3  # a step that gives less is shortened to this part
+PATIENCE = 12  # trials without success before a row forgets its pairs and starts again downhill
 LARGEST = 1.0  # of the changes of a row's numbers in one step
 
 
@@ -28,7 +29,7 @@ def minimise(objective: Objective, start: Tensor, evaluations: int, memory: int 
     """Minimise the losses of n independent problems, each by its own L-BFGS (Nocedal 1980, Math. Comput. 35, 773).
 
     Every evaluation is one trial step for every row: a row whose trial gives enough descent takes it and turns to its
-    next direction, another shortens its step. A loss that is not finite is a trial that failed.
+    next direction, another shortens its step. A loss or a gradient that is not finite is a trial that failed.
 
     Args:
         objective: x [n, p] -> losses [n], each a function of its own row.
@@ -57,12 +58,14 @@ def minimise(objective: Objective, start: Tensor, evaluations: int, memory: int 
     slot = torch.zeros(n, dtype=torch.long)
     rows = torch.arange(n)
     direction, length = _direction(gradient, steps, turns, filled, slot)
+    shortened = torch.zeros(n, dtype=torch.long)
     for _ in range(evaluations - 1):
         change = length[:, None] * direction
         change = change * (LARGEST / change.abs().amax(1, keepdim=True).clamp(min=LARGEST))
         trial_loss, trial_gradient = evaluate(x + change)
         promised = (gradient * change).sum(1)
-        taken = torch.isfinite(trial_loss) & (trial_loss <= loss + ENOUGH * promised)
+        finite = torch.isfinite(trial_loss) & torch.isfinite(trial_gradient).all(1)
+        taken = finite & (trial_loss <= loss + ENOUGH * promised)
         turn = trial_gradient - gradient
         # a pair without positive curvature would spoil the metric
         useful = taken & ((turn * change).sum(1) > 1e-10 * turn.norm(dim=1) * change.norm(dim=1))
@@ -72,10 +75,11 @@ def minimise(objective: Objective, start: Tensor, evaluations: int, memory: int 
         x = torch.where(taken[:, None], x + change, x)
         loss = torch.where(taken, trial_loss, loss)
         gradient = torch.where(taken[:, None], trial_gradient, gradient)
-        renewed, one = _direction(gradient, steps, turns, filled, slot)
-        # a row whose step has become nothing forgets its pairs and starts again downhill
-        lost = ~taken & (length < 1e-6)
+        shortened = torch.where(taken, 0, shortened + 1)
+        lost = shortened == PATIENCE
+        shortened[lost] = 0
         filled[:, lost] = False
+        renewed, one = _direction(gradient, steps, turns, filled, slot)
         direction = torch.where((taken | lost)[:, None], renewed, direction)
         length = torch.where(taken | lost, one, SHORTER * length)
     return Minimum(x, loss, evaluations)
