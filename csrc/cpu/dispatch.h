@@ -27,6 +27,8 @@ void soil_run(const SoilCall& call);
 void flow_assemble(const FlowCall& call);
 void flow_reverse(const FlowCall& call);
 void flow_forward(const FlowCall& call);
+void flow_load(const FlowCall& call);
+void flow_faces(const FlowCall& call);
 void flow_side(const SideCall& call);
 LinearEngine* linear_engine();  // new; it stays with the instruction set it was made for
 TransportEngine* transport_engine();  // likewise
