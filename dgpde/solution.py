@@ -75,6 +75,7 @@ class Solution:
         water_moved: [n] m, the sum of the magnitudes of all exchanges.
         stats: steps, iterations, cuts per column.
         dt_next: [n] s, the step that the run would have tried next.
+        ride: what a ``Transport`` walks the steps of the run by; None where there is nothing to walk.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Solution:
             report.linear_iterations,
         )
         self._soil, self._theta, self._saturation = soil, theta, saturation
+        self.ride = result.ride if isinstance(result, ColumnResult) else None
 
     @property
     def theta(self) -> Tensor:
@@ -129,6 +131,10 @@ class Solution:
         if self._saturation is None:
             self._saturation = self.theta / self._theta_of("saturation", torch.zeros_like(self.psi[:1]))
         return self._saturation
+
+    def theta_s(self) -> Tensor:
+        """Water content at psi = 0 [-], of the grid's shape, from the soil."""
+        return self._theta_of("theta_s", torch.zeros_like(self.psi[0]))
 
     def _theta_of(self, name: str, psi: Tensor) -> Tensor:
         """Water content at some psi in the cells that are kept."""
@@ -250,6 +256,7 @@ def masked_after_failure(result: ColumnResult, times: Tensor, saved: Sequence[in
         runoff=mask(result.runoff, late[1:]),
         uptake=mask(result.uptake, late[1:]),
         report=result.report,
+        ride=result.ride,
     )
 
 

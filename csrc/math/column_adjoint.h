@@ -13,6 +13,11 @@
 namespace dgpde {
 inline namespace DGPDE_ISA {
 
+// Cotangents that the water of each step has from what it carried; there are none in a run of flow alone.
+struct NoSeeds {
+  static constexpr bool kThere = false;
+};
+
 template <class V>
 class ColumnAdjoint : ColumnReplay<V> {
   using Base = ColumnReplay<V>;
@@ -37,10 +42,21 @@ class ColumnAdjoint : ColumnReplay<V> {
 
   template <class History>
   DGPDE_HD void run(History& history) {
+    run(history, NoSeeds{}, nullptr);
+  }
+
+  // With the cotangents of the water of each step (water_seeds.h); `memory` [nz][kSeeds] holds those of one step.
+  template <class History, class Seeds>
+  DGPDE_HD void run(History& history, const Seeds& water, V* memory) {
+    seeds = memory;
+    if constexpr (Seeds::kThere) elastic |= water.elastic();
     begin(history);
     while (any(active)) {
       this->load_step(history, row);
       load_cotangents(history);
+      if constexpr (Seeds::kThere)
+        seed_bottom =
+            seed_bottom + water.load(row, active, memory, [&](int64_t k) -> V& { return c.carry_theta(k); });
       eliminate_up();
       accumulate_down();
       for (int lane = 0; lane < W; ++lane) {
@@ -53,6 +69,8 @@ class ColumnAdjoint : ColumnReplay<V> {
     finish();
   }
 
+  enum Seed { kSeedElastic, kSeedTaken, kSeedSource, kSeedBefore, kSeeds };
+
  private:
   const ColumnCotangents& in;
   R* const table_grad;
@@ -60,6 +78,8 @@ class ColumnAdjoint : ColumnReplay<V> {
   V carry_ponding, ponding_from_top{}, mu{}, worst{};
   V seed_top, seed_bottom, seed_runoff, seed_uptake, seed_ponding;
   V sum_omega_c{};
+  V* seeds = nullptr;
+  DGPDE_HD V seed(int64_t k, Seed which) const { return seeds ? seeds[k * kSeeds + which] : V{}; }
 
   template <class History>
   DGPDE_HD void begin(History& history) {
@@ -123,10 +143,14 @@ class ColumnAdjoint : ColumnReplay<V> {
     V elim{}, rhs{}, border{}, carry{}, border_rhs{}, pivot = broadcast<V>(1);
     V before{};      // coupling of row k to k-1
     V from_below{};  // diagonal part of the face below
+    V seed_roots{};  // of the uptake of single cells
     this->evaluate();
     for (int64_t k = 0; k <= last; ++k) {
       V diag = this->own_diagonal(k) + from_below;
       V load = c.carry_psi(k) + c.capacity(k) * c.carry_theta(k);
+      if (seeds && elastic)
+        load = load + seed(k, kSeedElastic) * c.storage(k) * inv_dt *
+                          (c.theta(k) + c.capacity(k) * (c.psi(k) - c.psi_old(k)));
       V next{}, before_next{};
       if (k < last) {
         const Face f = this->face_above(k);
@@ -152,7 +176,8 @@ class ColumnAdjoint : ColumnReplay<V> {
       V along{}, row_omega{};  // coefficient of mu in this row, coefficient of lambda_k in the row of mu
       if (p.roots) {
         const V weight_k = c.root(k);
-        load = load + seed_uptake * weight_k * c.stress_psi(k) * root_rate;
+        load = load + (seed_uptake + seed(k, kSeedTaken)) * weight_k * c.stress_psi(k) * root_rate;
+        if (seeds) seed_roots = seed_roots + seed(k, kSeedTaken) * weight_k * c.stress(k) * omega_slope;
         along = -weight_k * c.stress_psi(k);
         row_omega = weight_k * c.stress(k) * omega_slope;
       }
@@ -171,7 +196,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       }
       before = before_next;
     }
-    if (p.roots) mu = (seed_uptake * omega * omega_slope - border_rhs) / pivot;
+    if (p.roots) mu = (seed_uptake * omega * omega_slope + seed_roots - border_rhs) / pivot;
   }
 
   DGPDE_HD void accumulate_down() {
@@ -211,7 +236,8 @@ class ColumnAdjoint : ColumnReplay<V> {
                                        in.grad.bottom);
       if (p.roots) root_gradients(k, lambda, sum_t, sum_h);
       if (in.grad.source.data)
-        add_cell_series(in.grad.source, k, select(active, lambda, V{}) * static_cast<R>(p.dz[k]));
+        add_cell_series(in.grad.source, k,
+                        select(active, lambda + seed(k, kSeedSource), V{}) * static_cast<R>(p.dz[k]));
       lambda_above = lambda, reach_above = reach, gkr_above = gkr;
       residual_above = residual, size_above = size;
     }
@@ -239,16 +265,19 @@ class ColumnAdjoint : ColumnReplay<V> {
   DGPDE_HD void finish_cell(int64_t k, V lambda, V gkr) {
     const V zero{};
     const V rate = lambda * inv_dt;
-    V filled = broadcast<V>(p.dz[k]), carry_psi{};  // filled: dF/dtheta dt
+    V filled = broadcast<V>(p.dz[k]), carry_psi{}, from_seeds{};  // filled: dF/dtheta dt
     if (elastic) {
       const V dpsi = c.psi(k) - c.psi_old(k), theta = c.theta(k), s = c.storage(k);
+      const V stored = seeds ? rate - seed(k, kSeedElastic) * inv_dt : rate;
+      if (seeds) from_seeds = seed(k, kSeedElastic) * inv_dt * s * dpsi;
       filled = filled + s * dpsi;
-      carry_psi = rate * s * theta;
-      c.sum_storage(k) = c.sum_storage(k) - select(active, rate * theta * dpsi, zero);
+      carry_psi = stored * s * theta;
+      c.sum_storage(k) = c.sum_storage(k) - select(active, stored * theta * dpsi, zero);
     }
-    const V gtheta = select(active, c.carry_theta(k) - rate * filled, zero);
+    const V gtheta = select(active, c.carry_theta(k) - rate * filled + from_seeds, zero);
     add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), gtheta, select(active, gkr, zero));
-    c.carry_theta(k) = select(active, rate * static_cast<R>(p.dz[k]), V(c.carry_theta(k)));
+    const V carry_theta = rate * static_cast<R>(p.dz[k]) + seed(k, kSeedBefore);
+    c.carry_theta(k) = select(active, carry_theta, V(c.carry_theta(k)));
     c.carry_psi(k) = select(active, carry_psi, V(c.carry_psi(k)));
   }
 
@@ -298,7 +327,7 @@ class ColumnAdjoint : ColumnReplay<V> {
   }
 
   DGPDE_HD void root_gradients(int64_t k, V lambda, V& sum_t, V* sum_h) {
-    const V share = select(active, seed_uptake - lambda, V{});
+    const V share = select(active, seed_uptake + seed(k, kSeedTaken) - lambda, V{});
     const V m = select(active, mu, V{});
     const V w = c.root(k), a = c.stress(k);
     const V inv = R(1) / select(limited, omega, omega_c);
