@@ -4,11 +4,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "advection.h"
 #include "column_problem.h"
 
 namespace dgpde {
 
-enum class Advection : int32_t { upwind = 0, central = 1, tvd = 2 };
 enum class Isotherm : int32_t { none = 0, linear = 1, freundlich = 2, langmuir = 3 };
 enum class SoluteSide : int32_t { concentration = 0, inflow_concentration = 1, zero_gradient = 2, solute_flux = 3 };
 

@@ -21,6 +21,7 @@ from dgpde.checkpoint import Checkpoint, Plan
 from dgpde.errors import SolveError
 from dgpde.grid import Grid
 from dgpde.options import SolveOptions
+from dgpde.parameter_net import ParameterNet, Range
 from dgpde.richards import Richards
 from dgpde.series import Series
 from dgpde.soil import (
@@ -30,9 +31,12 @@ from dgpde.soil import (
     Gardner,
     Haverkamp,
     Kosugi,
+    ModuleSoil,
+    NeuralSoil,
     PetersDurnerIden,
     Saturated,
     Soil,
+    SoilNetwork,
     Tabulated,
     VanGenuchten,
 )
@@ -70,9 +74,13 @@ __all__ = [
     "Kosugi",
     "Langmuir",
     "Linear",
+    "ModuleSoil",
+    "NeuralSoil",
     "NoFlow",
+    "ParameterNet",
     "PetersDurnerIden",
     "Plan",
+    "Range",
     "Richards",
     "River",
     "RootUptake",
@@ -80,6 +88,7 @@ __all__ = [
     "SeepageFace",
     "Series",
     "Soil",
+    "SoilNetwork",
     "Solute",
     "SoluteFlux",
     "Solution",

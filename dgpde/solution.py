@@ -18,6 +18,8 @@ from dgpde.soil import Soil
 if TYPE_CHECKING:
     import xarray
 
+    from dgpde.trajectory import FieldRun
+
 Names = dict[str, Tensor]
 
 
@@ -109,6 +111,8 @@ class Solution:
             report.step_sizes,
             report.linear_iterations,
         )
+        # The run itself and its inputs, of the field engine: transport rides on its steps.
+        self.field_run: tuple[FieldRun, Names] | None = None
         self._soil, self._theta, self._saturation = soil, theta, saturation
         self.ride = result.ride if isinstance(result, ColumnResult) else None
 
@@ -132,9 +136,9 @@ class Solution:
             self._saturation = self.theta / self._theta_of("saturation", torch.zeros_like(self.psi[:1]))
         return self._saturation
 
-    def theta_s(self) -> Tensor:
-        """Water content at psi = 0 [-], of the grid's shape, from the soil."""
-        return self._theta_of("theta_s", torch.zeros_like(self.psi[0]))
+    def theta_at_saturation(self) -> Tensor:
+        """Water content at psi = 0, [*grid.shape]."""
+        return self._theta_of("theta_at_saturation", self.psi.new_zeros(self.grid.shape))
 
     def _theta_of(self, name: str, psi: Tensor) -> Tensor:
         """Water content at some psi in the cells that are kept."""

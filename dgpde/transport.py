@@ -77,28 +77,29 @@ class Transport:
         times: Times | None = None,
         options: SolveOptions = DEFAULTS,
     ) -> TransportSolution:
-        """Carry the solutes from c0 along a run of water. Differentiable, also in the inputs of the flow run.
+        """Carry the solutes along a flow run, on its accepted steps, or along a steady flow. Differentiable.
 
-        The transport takes exactly the accepted steps of the flow, with its water contents and fluxes; of a run of
-        which no gradient was asked they are computed once more. The backward sweep of a transport walks the flow's
-        adjoint with it: one ``backward`` reaches the soil.
+        In columns a run of which no gradient was asked is computed once more, to walk its steps; and the backward
+        sweep walks the flow's adjoint with it, so that one ``backward`` reaches the soil.
 
         Args:
-            c0: initial concentration [kg/m3]: what broadcasts to ``grid.shape``, with several solutes to
-                [solutes, *grid.shape], or a mapping of all names to such values.
-            flow: a run of ``Richards.solve`` on the same grid, or a ``SteadyFlow``.
-            times: [T + 1] output times [s], increasing; with a SteadyFlow only, those of a run are its own.
-            options: ``backend``, ``linear_tolerance`` and ``on_failure``; with a SteadyFlow also ``dt_fixed``,
-                ``dt_max`` (each interval is one step unless they ask for more) and ``checkpoint``. A run's own
-                checkpoint policy holds for the transport on it.
+            c0: initial concentration of the water [kg/m3]; what broadcasts to ``grid.shape`` (a list of solutes:
+                [S, *grid.shape]), or a mapping of the solutes' names to it.
+            flow: what ``Richards.solve`` returned; gradients reach its inputs. Or a ``SteadyFlow``.
+            times: [T + 1] output times [s], only and always with a ``SteadyFlow``. Its steps are those of
+                ``options.dt_fixed``, or one an interval unless ``dt_max`` asks for more.
+            options: linear_tolerance, checkpoint, backend, on_failure; dt_fixed and dt_max of a ``SteadyFlow``. In
+                columns the checkpoint policy of the flow run holds for the transport on it.
 
         Raises:
             TypeError, ValueError: an argument of the wrong kind, shape, type, device or range.
-            SolveError: a column could not go on and ``options.on_failure`` is "raise".
+            SolveError: a step could not be solved and ``options.on_failure`` is "raise".
         """
         setup = self.set_up(c0, flow, times, options)
-        if self.grid.lateral:
-            raise ValueError("grid is a section or a domain: transport is computed in columns only")
+        if self.grid.lateral or (isinstance(flow, Solution) and flow.field_run is not None):
+            from dgpde.transport_field import solve_field_transport
+
+            return solve_field_transport(setup)
         solution = solve_columns(setup)
         if options.on_failure == "raise" and bool((solution.status != 0).any()):
             raise failure(solution.status, solution.failed_time, STATUS_TEXT)

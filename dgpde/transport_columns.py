@@ -152,7 +152,7 @@ def _inputs(setup: TransportSetup, number: int, solute: Solute) -> dict[str, Ten
 def _theta_s(setup: TransportSetup) -> Tensor:
     """Water content at saturation, [nz, n]."""
     if isinstance(setup.flow, Solution):
-        return setup.flow.theta_s()
+        return setup.flow.theta_at_saturation()
     return setup.flow.inputs(setup.frame)["theta_s"]
 
 

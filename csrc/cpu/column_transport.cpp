@@ -1,8 +1,8 @@
 // Transport of solutes in columns on the CPU: packs of columns, shared out among OpenMP threads.
 #include "../math/transport_adjoint.h"
 #include "../math/transport_forward.h"
+#include "column_transport_engine.h"
 #include "packs.h"
-#include "transport_engine.h"
 
 namespace dgpde {
 namespace DGPDE_ENGINE {

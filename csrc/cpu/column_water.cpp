@@ -2,8 +2,8 @@
 #include "../math/column_water.h"
 
 #include "../math/history_rows.h"
+#include "column_transport_engine.h"
 #include "packs.h"
-#include "transport_engine.h"
 
 namespace dgpde {
 namespace DGPDE_ENGINE {

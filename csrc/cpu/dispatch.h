@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "column_transport_engine.h"
 #include "engine.h"
 #include "flow_engine.h"
 #include "transport_engine.h"
@@ -27,6 +28,8 @@ void soil_run(const SoilCall& call);
 void flow_assemble(const FlowCall& call);
 void flow_reverse(const FlowCall& call);
 void flow_forward(const FlowCall& call);
+void flow_load(const FlowCall& call);
+void flow_faces(const FlowCall& call);
 void flow_side(const SideCall& call);
 LinearEngine* linear_engine();  // new; it stays with the instruction set it was made for
 void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, WaterStore* bars,
@@ -38,6 +41,7 @@ void transport_forward(const TransportProblem& p, WaterStore& water, const Trans
                        int threads);
 void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,
                        const TransportCotangents& io, WaterStore& bars, bool continuous, int threads);
+TransportEngine* transport_engine();  // likewise
 void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,
                     int threads);
 

@@ -1,4 +1,4 @@
-// Bindings of transport in columns.
+// The transport stencil of the Python module.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -34,13 +34,12 @@ class ColumnWater : ColumnReplay<V> {
     }
     const WaterRow<V> first = water.row(0);
     elastic = first.elastic != nullptr;
-    history.load(row, 0, [&](int64_t k) -> V& { return c.psi(k); });
-    this->evaluate();
+    history.load(row, 0, [&](int64_t k, V psi) { this->arrive(k, psi); });
+    this->evaluate_waiting();
     for (int64_t k = 0; k < p.nz; ++k) first.theta[k] = c.theta(k);
     for (int64_t r = 1; r < longest; ++r) {
       for (int lane = 0; lane < W; ++lane) row[lane] = r;
       this->load_step(history, row);
-      this->evaluate();
       const WaterRow<V> before = water.row(r - 1), now = water.row(r);
       boundary_flux<false, V>(bottom, V(c.psi(0)), V(c.kr(0)), ponding_old, dt, inv_dt, bottom_flux,
                               static_cast<BoundaryPartials<V>*>(nullptr));

@@ -180,6 +180,15 @@ class ColumnTransport(torch.autograd.Function):
         return (None, *(by_number.get(i) for i in range(len(tensors))))
 
 
+    @staticmethod
+    def jvp(ctx: Any, _journey: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        """Raise: there is no tangent run yet."""
+        raise NotImplementedError(
+            "transport in columns has no forward mode: take reverse mode, run the flow with engine='field', or "
+            "options.backend='reference'"
+        )
+
+
 class TransportReverse(FirstOrderOnly):
     """(journey, numbers of the wanted inputs, *inputs, *cotangents of the outputs) -> their gradients."""
 
