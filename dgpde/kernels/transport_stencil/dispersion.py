@@ -6,9 +6,9 @@ Bear & Scheidegger with two transverse dispersivities (Burnett & Frind 1987, Wat
     (theta D)_yy = theta tau D_m + (a_L q_y^2 + a_H q_x^2 + a_V q_z^2)/|q|        (x alike)
     (theta D)_yx = (a_L - a_H) q_y q_x/|q|,   (theta D)_zx = (a_L - a_V) q_z q_x/|q|,   (theta D)_zy alike
 
-On a face the normal component of q is what flows through it, the others are the mean of those in its two cells, which are
-the mean of what flows through the two faces of the cell across that axis, sides of the domain included. Coefficients of the
-two cells are averaged.
+On a face the normal component of q is what flows through it, the others are the mean of those in its two cells, which
+are the mean of what flows through the two faces of the cell across that axis, sides of the domain included.
+Coefficients of the two cells are averaged.
 """
 
 from __future__ import annotations
