@@ -163,7 +163,8 @@ class Stepper:
             else:
                 pore = theta ** (10.0 / 3.0) / values["theta_s"] ** 2 * values["diffusion"]
         given = Dispersion(values.get("longitudinal"), values.get("horizontal"), values.get("vertical"), pore)
-        return disperse(self.geometry, water.flow, water.sides, given)
+        held = [side for side, kind in self.species[number].sides.items() if kind == "concentration"]
+        return disperse(self.geometry, water.flow, water.sides, given, tuple(held))
 
     def cell(
         self, number: int, water: Water, values: Values, state: State, sides: Values, born: Tensor | None
