@@ -24,7 +24,7 @@ from dgpde.newton import Newton, Work
 from dgpde.options import SolveOptions
 from dgpde.timeloop import Account, Record, State, run_interval
 
-# (state at the start of a span, its steps, number of the step, tangents of theta before and after it and of its outputs)
+# (state at the start of a span, its steps, number of the step, tangents of theta before and after it, of its outputs)
 Watch = Callable[[State, list[Record], int, tuple[Tensor, Tensor], dict[str, Tensor]], None]
 MakeStencil = Callable[[StencilProblem, dict[str, Tensor]], Stencil]
 MakeSolver = Callable[[SolveOptions], LinearSolver]
