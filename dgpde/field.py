@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +22,7 @@ from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.solution import FieldResult, Solution, actual_evaporation
 from dgpde.sources import flat_cells
-from dgpde.trajectory import FieldRun, field_flow
+from dgpde.trajectory import FieldRun, Progress, field_flow
 
 Tensors = dict[str, Tensor]
 MAX_LINEAR = 400  # iterations of a linear solve
@@ -37,7 +36,7 @@ def solve_field(
     save: Save,
     save_cells: object,
     ponding0: Value,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Solution:
     """Run a section, a domain or columns as one system; arguments as for ``Richards.solve``.
 
@@ -47,9 +46,9 @@ def solve_field(
     start = check_start(words, psi0, times, options, ponding0)
     run, inputs = set_up_field(words, start, options, save, save_cells)
     run.progress = progress
-    solution = _solution(words, start, run, field_flow(run, inputs))
+    solution = field_solution(words, start, run, field_flow(run, inputs))
     if options.on_failure == "raise" and run.account.status != 0:
-        raise _failure(words.grid, run, solution)
+        raise field_failure(words.grid, run, solution)
     return solution
 
 
@@ -233,7 +232,7 @@ def _once(value: Tensor) -> Tensor:
     return value[:1] if value.stride(0) == 0 else value
 
 
-def _solution(words: Words, start: Start, run: FieldRun, out: Tensors) -> Solution:
+def field_solution(words: Words, start: Start, run: FieldRun, out: Tensors) -> Solution:
     """The run's outputs in the shapes of the grid."""
     grid, account = words.grid, run.account
     surface, intervals = grid.side_shape("top"), run.intervals
@@ -281,7 +280,8 @@ def _solution(words: Words, start: Start, run: FieldRun, out: Tensors) -> Soluti
     )
 
 
-def _failure(grid: Grid, run: FieldRun, solution: Solution) -> SolveError:
+def field_failure(grid: Grid, run: FieldRun, solution: Solution) -> SolveError:
+    """The SolveError of a run that ended early."""
     account = run.account
     place = ""
     if account.cell >= 0:

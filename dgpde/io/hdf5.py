@@ -173,8 +173,10 @@ def _chunks(dims: Sequence[str], shape: Sequence[int], itemsize: int) -> tuple[i
     return tuple(chunks)
 
 
-def put_header(file: h5py.File, grid: Grid, times: Tensor, saved: Sequence[int]) -> None:
-    """Format, grid and axes."""
+def put_header(
+    file: h5py.File, grid: Grid, times: Tensor, saved: Sequence[int], cells: Tensor | None = None
+) -> None:
+    """Format, grid and axes, and the cells that are kept when these are not all."""
     from dgpde import __version__
 
     file.attrs["format"] = FORMAT
@@ -183,6 +185,8 @@ def put_header(file: h5py.File, grid: Grid, times: Tensor, saved: Sequence[int])
     file.attrs["status_text"] = [f"{code}: {text}" for code, text in STATUS_TEXT.items()]
     put(file, "time", AXES["time"], times)
     put(file, "saved", AXES["saved"], torch.tensor(saved, dtype=torch.int64))
+    if cells is not None:
+        put(file, "cells", AXES["cells"], cells)
     group = file.create_group("grid")
     group.attrs["gravity"] = grid.gravity
     group.attrs["z_bottom"] = grid.z_bottom
@@ -254,12 +258,10 @@ def write_solution(path: str | Path, solution: Solution, *, theta: bool = True) 
     target = Path(path)
     temporary = target.with_name(target.name + ".tmp")
     with h5py.File(temporary, "w") as file:
-        put_header(file, solution.grid, solution.times, solution.saved)
+        put_header(file, solution.grid, solution.times, solution.saved, solution.cells)
         quantities = field_quantities(solution.grid, solution.cells is not None)
         for name, value in trajectory(solution, theta).items():
             put(file, name, quantities[name], value)
-        if solution.cells is not None:
-            put(file, "cells", AXES["cells"], solution.cells)
         put_report(file, solution.report())
     publish(temporary, target)
 

@@ -9,6 +9,7 @@ The format: https://www.xdmf.org/index.php/XDMF_Model_and_Format.html
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dgpde.grid import Grid
 from dgpde.io.hdf5 import STATE, axis_values, grid_axes, publish, write_solution
 from dgpde.solution import Solution
 
@@ -32,12 +34,48 @@ def write_xdmf(path: str | Path, solution: Solution, *, theta: bool = True) -> N
             f"path {target} is that of the HDF5 file; give the XDMF file another ending, as .xdmf"
         )
     write_solution(values, solution, theta=theta)
+    view = View(
+        solution.grid,
+        solution.saved_times.tolist(),
+        tuple(solution.psi.shape),
+        solution.psi.element_size(),
+        solution.cells,
+    )
+    write_view(target, view, values.name, STATE if theta else STATE[:1])
+
+
+def xdmf_beside(path: Path) -> Path:
+    """The XDMF file that describes an HDF5 file."""
+    return path.with_suffix(".xdmf")
+
+
+@dataclass(frozen=True)
+class View:
+    """What an XDMF file says of a run.
+
+    Attributes:
+        grid: of the run.
+        times: saved times, s.
+        size: shape of the datasets.
+        width: bytes of a number in them.
+        cells: [m] indices of the cells that were kept, None for all.
+    """
+
+    grid: Grid
+    times: list[float]
+    size: tuple[int, ...]
+    width: int
+    cells: Tensor | None
+
+
+def write_view(target: Path, view: View, file: str, names: Sequence[str]) -> None:
+    """Write an XDMF file whose values are the datasets ``names`` of an HDF5 file."""
     root = Element("Xdmf", Version="3.0")
     series = SubElement(
         SubElement(root, "Domain"), "Grid", Name="dgpde", GridType="Collection", CollectionType="Temporal"
     )
-    for row, time in enumerate(solution.saved_times.tolist()):
-        _add_time(series, solution, values.name, row, time, STATE if theta else STATE[:1])
+    for row, time in enumerate(view.times):
+        _add_time(series, view, file, row, time, names)
     ElementTree.indent(root)
     temporary = target.with_name(target.name + ".tmp")
     temporary.write_text(
@@ -46,19 +84,16 @@ def write_xdmf(path: str | Path, solution: Solution, *, theta: bool = True) -> N
     publish(temporary, target)
 
 
-def _add_time(
-    series: Element, solution: Solution, file: str, row: int, time: float, names: Sequence[str]
-) -> None:
+def _add_time(series: Element, view: View, file: str, row: int, time: float, names: Sequence[str]) -> None:
     """The grid of one saved time."""
     grid = SubElement(series, "Grid", Name=f"t{row}", GridType="Uniform")
     SubElement(grid, "Time", Value=repr(time))
     shape: tuple[int, ...]
-    if solution.cells is None:
-        shape, centre = _add_mesh(grid, solution), "Cell"
+    if view.cells is None:
+        shape, centre = _add_mesh(grid, view.grid), "Cell"
     else:
-        shape, centre = _add_points(grid, solution), "Node"
-    size = tuple(solution.psi.shape)
-    precision = str(solution.psi.element_size())
+        shape, centre = _add_points(grid, view.grid, view.cells), "Node"
+    size, precision = view.size, str(view.width)
     for name in names:
         values = SubElement(grid, "Attribute", Name=name, AttributeType="Scalar", Center=centre)
         slab = SubElement(
@@ -73,16 +108,15 @@ def _add_time(
         SubElement(
             slab, "DataItem", Dimensions=_words(size), Format="HDF", NumberType="Float", Precision=precision
         ).text = f"{file}:/{name}"
-    if solution.grid.active is not None and solution.cells is None:
+    if view.grid.active is not None and view.cells is None:
         values = SubElement(grid, "Attribute", Name="active", AttributeType="Scalar", Center=centre)
         SubElement(
             values, "DataItem", Dimensions=_words(shape), Format="HDF", NumberType="UChar", Precision="1"
         ).text = f"{file}:/grid/active"
 
 
-def _add_mesh(parent: Element, solution: Solution) -> tuple[int, int, int]:
+def _add_mesh(parent: Element, grid: Grid) -> tuple[int, int, int]:
     """Topology and geometry of the whole grid; returns its cells along z, y, x."""
-    grid = solution.grid
     wide = torch.ones(1, dtype=torch.float64)  # m, a section
     dz, dy, dx = grid.spacing if len(grid.spacing) == 3 else (grid.spacing[0], wide, grid.spacing[1])
     shape = (dz.numel(), dy.numel(), dx.numel())
@@ -93,11 +127,10 @@ def _add_mesh(parent: Element, solution: Solution) -> tuple[int, int, int]:
     return shape
 
 
-def _add_points(parent: Element, solution: Solution) -> tuple[int]:
+def _add_points(parent: Element, grid: Grid, cells: Tensor) -> tuple[int]:
     """Topology and geometry of the cells that were kept; returns how many they are."""
-    assert solution.cells is not None
-    grid, along = solution.grid, axis_values(solution.grid)
-    places = np.unravel_index(solution.cells.cpu().numpy(), grid.shape)
+    along = axis_values(grid)
+    places = np.unravel_index(cells.cpu().numpy(), grid.shape)
     at = {name: along[name].numpy()[index] for name, index in zip(grid_axes(grid), places, strict=True)}
     count = len(at["z"])
     SubElement(

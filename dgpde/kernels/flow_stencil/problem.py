@@ -6,6 +6,7 @@ Fields are [nz, ny, nx], z up, x fastest. A side's faces are [ny, nx] (top, bott
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -175,7 +176,7 @@ class Step:
 
     Attributes:
         interval: index of the output interval whose forcing holds.
-        dt: s.
+        dt: s; infinite for a steady state, which has no storage terms.
         psi: [nz, ny, nx] m.
         theta: [nz, ny, nx], theta(psi).
         ponding: [ny, nx] m.
@@ -186,6 +187,11 @@ class Step:
     psi: Tensor
     theta: Tensor
     ponding: Tensor
+
+    @property
+    def pond_dt(self) -> float:
+        """s over which a pond changes. In a steady state there is none, whatever this is."""
+        return self.dt if math.isfinite(self.dt) else 1.0
 
 
 class Evaluation(NamedTuple):
