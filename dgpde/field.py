@@ -109,7 +109,8 @@ class _Build:
         }
         centre = dz.cumsum(0) - 0.5 * dz
         gap = torch.cat([centre.diff(), torch.zeros(1, dtype=torch.float64)])
-        level = torch.zeros(1, self.shape[1], self.shape[2], dtype=torch.float64)
+        lift = torch.zeros(()).double() if grid.lift is None else grid.lift.reshape(1, *self.shape[1:])
+        lift = lift.expand(1, *self.shape[1:])
         device = self.frame.device
         soil, field = words.soil, grid.shape
         classes = soil.classes_on(field, device)
@@ -117,7 +118,7 @@ class _Build:
         self.problem = StencilProblem(
             shape=self.shape,
             widths=(dz, dy, dx),
-            rise=(grid.gravity * gap[:, None, None], level, level),
+            rise=(grid.gravity * gap[:, None, None], _climb(lift, 1), _climb(lift, 2)),
             gravity=grid.gravity,
             relation=soil.relation,
             variant=soil.variant,
@@ -214,11 +215,21 @@ class _Build:
         first, second = resistance.narrow(axis, 0, size - 1), resistance.narrow(axis, 1, size - 1)
         across = [widths[other] for other in range(3) if other != axis]
         face = across[0] * across[1] / (first + second)
+        if axis > 0 and self.words.grid.lift is not None:
+            # the cosine of the slope between the two centres
+            rise = problem.rise[axis].to(conductivity).narrow(axis, 0, size - 1)
+            gap = 0.5 * (widths[axis].narrow(axis, 0, size - 1) + widths[axis].narrow(axis, 1, size - 1))
+            face = face * gap / torch.hypot(gap, rise)
         active = problem.active
         if active is not None:
             both = active.narrow(axis, 0, size - 1) & active.narrow(axis, 1, size - 1)
             face = torch.where(both, face, 0.0)
         return torch.cat([face, torch.zeros_like(resistance.narrow(axis, 0, 1))], axis)
+
+
+def _climb(lift: Tensor, axis: int) -> Tensor:
+    """Elevation of the next cell along an axis less that of each; 0 for the last."""
+    return torch.cat([lift.diff(dim=axis), torch.zeros_like(lift.narrow(axis, 0, 1))], axis)
 
 
 def _beside(parts: list[Tensor]) -> Tensor:

@@ -1,8 +1,9 @@
 """Sections and domains for ParaView and VisIt: XDMF 3, whose values stay in the HDF5 file beside it.
 
-The grid is rectilinear (3DRectMesh), written as one collection in time; psi, theta, saturation and, when some
-cells take no part, ``active`` (0 or 1) are values of the cells. Axes are in the order of memory, (z, y, x); a
-section is one cell wide along y. A run with ``save_cells`` becomes points at the centres of its cells.
+The grid is rectilinear (3DRectMesh), over terrain curvilinear (3DSMesh), written as one collection in time; psi,
+theta, saturation and, when some cells take no part, ``active`` (0 or 1) are values of the cells. Axes are in the order
+of memory, (z, y, x); a section is one cell wide along y. A run with ``save_cells`` becomes points at the centres of
+its cells.
 The format: https://www.xdmf.org/index.php/XDMF_Model_and_Format.html
 """
 
@@ -90,7 +91,7 @@ def _add_time(series: Element, view: View, file: str, row: int, time: float, nam
     SubElement(grid, "Time", Value=repr(time))
     shape: tuple[int, ...]
     if view.cells is None:
-        shape, centre = _add_mesh(grid, view.grid), "Cell"
+        shape, centre = _add_mesh(grid, view.grid, file), "Cell"
     else:
         shape, centre = _add_points(grid, view.grid, view.cells), "Node"
     size, precision = view.size, str(view.width)
@@ -115,12 +116,25 @@ def _add_time(series: Element, view: View, file: str, row: int, time: float, nam
         ).text = f"{file}:/grid/active"
 
 
-def _add_mesh(parent: Element, grid: Grid) -> tuple[int, int, int]:
+def _add_mesh(parent: Element, grid: Grid, file: str) -> tuple[int, int, int]:
     """Topology and geometry of the whole grid; returns its cells along z, y, x."""
     wide = torch.ones(1, dtype=torch.float64)  # m, a section
     dz, dy, dx = grid.spacing if len(grid.spacing) == 3 else (grid.spacing[0], wide, grid.spacing[1])
     shape = (dz.numel(), dy.numel(), dx.numel())
-    SubElement(parent, "Topology", TopologyType="3DRectMesh", Dimensions=_words(size + 1 for size in shape))
+    points = [size + 1 for size in shape]
+    if grid.lift is not None:
+        SubElement(parent, "Topology", TopologyType="3DSMesh", Dimensions=_words(points))
+        geometry = SubElement(parent, "Geometry", GeometryType="XYZ")
+        SubElement(
+            geometry,
+            "DataItem",
+            Dimensions=_words([*points, 3]),
+            Format="HDF",
+            NumberType="Float",
+            Precision="8",
+        ).text = f"{file}:/grid/corners"
+        return shape
+    SubElement(parent, "Topology", TopologyType="3DRectMesh", Dimensions=_words(points))
     geometry = SubElement(parent, "Geometry", GeometryType="VXVYVZ")
     for faces in (_faces(dx), _faces(dy), grid.z_faces):
         _add_numbers(geometry, faces)
@@ -138,7 +152,8 @@ def _add_points(parent: Element, grid: Grid, cells: Tensor) -> tuple[int]:
     )
     geometry = SubElement(parent, "Geometry", GeometryType="XYZ")
     middle = np.full(count, 0.5)  # of a section, 1 m wide
-    points = np.stack([at["x"], at.get("y", middle), at["z"]], axis=1)
+    z = at["z"] if grid.lift is None else grid.z.numpy()[places]
+    points = np.stack([at["x"], at.get("y", middle), z], axis=1)
     _add_numbers(geometry, torch.from_numpy(points))
     return (count,)
 

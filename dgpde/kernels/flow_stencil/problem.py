@@ -49,8 +49,8 @@ class StencilProblem:
     Attributes:
         shape: (nz, ny, nx).
         widths: sizes of the cells along z, y and x, [nz], [ny], [nx] m.
-        rise: H of the upper (northern, eastern) cell less that of the other at equal psi, m: [nz, 1, 1],
-            [1, ny, nx], [1, ny, nx]; the last entry along the axis belongs to no face.
+        rise: H of the upper (northern, eastern) cell less that of the other at equal psi, m: [nz, 1, 1], and of
+            the terrain [1, ny, nx], [1, ny, nx]; the last entry along the axis belongs to no face.
         gravity: component of gravity along z.
         relation, variant, classes, knots: of the soil, as the soil kernels take them; classes [nz, ny, nx].
         face_mean: name of the mean of the relative conductivities.
