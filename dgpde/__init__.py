@@ -21,6 +21,7 @@ from dgpde.checkpoint import Checkpoint, Plan
 from dgpde.errors import SolveError
 from dgpde.grid import Grid
 from dgpde.options import SolveOptions
+from dgpde.parameter_net import ParameterNet, Range
 from dgpde.richards import Richards
 from dgpde.series import Series
 from dgpde.soil import (
@@ -30,9 +31,12 @@ from dgpde.soil import (
     Gardner,
     Haverkamp,
     Kosugi,
+    ModuleSoil,
+    NeuralSoil,
     PetersDurnerIden,
     Saturated,
     Soil,
+    SoilNetwork,
     Tabulated,
     VanGenuchten,
 )
@@ -59,9 +63,13 @@ __all__ = [
     "Head",
     "HydraulicHead",
     "Kosugi",
+    "ModuleSoil",
+    "NeuralSoil",
     "NoFlow",
+    "ParameterNet",
     "PetersDurnerIden",
     "Plan",
+    "Range",
     "Richards",
     "River",
     "RootUptake",
@@ -69,6 +77,7 @@ __all__ = [
     "SeepageFace",
     "Series",
     "Soil",
+    "SoilNetwork",
     "Solution",
     "SolveError",
     "SolveOptions",

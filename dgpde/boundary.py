@@ -17,8 +17,8 @@ from dgpde.grid import SIDES
 from dgpde.series import Value
 
 
-class Boundary:
-    """Base of all boundaries: the kernels' name for it, the sides where it may stand, its values."""
+class SideValues:
+    """What stands on a side: the kernels' name for it, the sides where it may stand, its values."""
 
     kind: ClassVar[str]
     sides: ClassVar[tuple[str, ...]] = SIDES
@@ -47,6 +47,10 @@ class Boundary:
 
     def _called(self, name: str, side: str) -> str:
         return f"{name} of the {side} {type(self).__name__}"
+
+
+class Boundary(SideValues):
+    """Base of all boundaries of the water; those of solutes are in ``transport_boundary.py``."""
 
 
 @dataclass(frozen=True, eq=False)

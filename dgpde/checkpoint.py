@@ -179,6 +179,7 @@ def probed_steps(
     """
     from dgpde.kernels.column_flow.function import column_flow
     from dgpde.kernels.column_flow.native import segment_inputs, segment_problem
+    from dgpde.kernels.soil_relation.reference import is_shared
 
     last = -(-problem.n // lanes) - 1
     groups = min(groups, last + 1)
@@ -186,7 +187,7 @@ def probed_steps(
     # lanes beyond the last column hold nothing: they repeat it
     columns = chosen.clamp(max=problem.n - 1).flatten().to(inputs["psi0"].device)
     state = {
-        name: (value if name == "soil.table" else value.index_select(-1, columns)).detach()
+        name: (value if is_shared(name) else value.index_select(-1, columns)).detach()
         for name, value in inputs.items()
     }
     part = replace(
@@ -242,6 +243,8 @@ def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor], probe: int) 
     if "soil.table" in inputs:
         table = inputs["soil.table"]
         gradients += size * table.numel() * 2 * backend.table_chunks(table)
+    if "soil.weights" in inputs:
+        gradients += size * inputs["soil.weights"].numel() * n
     gradients += max(0, memory["replay_work"] - memory["work"])
     total = math.ceil(steps.sum(dim=0).double().mean())
     return Plan(total, outputs, memory["work"], history, kept, gradients)

@@ -17,6 +17,7 @@ from dgpde.kernels.flow_stencil.function import choose_stencil
 from dgpde.kernels.flow_stencil.problem import AXES, DARCY, PRESCRIBED, StencilProblem, on_side
 from dgpde.kernels.flow_stencil.problem import SIDES as STENCIL_SIDES
 from dgpde.kernels.soil_relation.function import soil_relation
+from dgpde.kernels.soil_relation.reference import is_shared
 from dgpde.linear import LinearSolver
 from dgpde.options import SolveOptions
 from dgpde.series import Value
@@ -47,6 +48,7 @@ def solve_field(
     run, inputs = set_up_field(words, start, options, save, save_cells)
     run.progress = progress
     solution = field_solution(words, start, run, field_flow(run, inputs))
+    solution.field_run = (run, inputs)
     if options.on_failure == "raise" and run.account.status != 0:
         raise field_failure(words.grid, run, solution)
     return solution
@@ -131,6 +133,7 @@ class _Build:
             active=None if grid.active is None else grid.active.reshape(self.shape).to(device),
             classes=None if classes is None else classes.reshape(self.shape),
             knots=soil.knots,
+            function=soil.function,
         )
 
     def inputs(self, start: Start) -> Tensors:
@@ -141,7 +144,7 @@ class _Build:
         k_sat = words.soil.k_sat_on(field, frame.dtype, frame.device).reshape(self.shape)
         ratio = frame.constant("anisotropy", words.anisotropy, field, POSITIVE).reshape(self.shape)
         self.soil = {
-            name: value if name == "table" else value.reshape(self.shape) for name, value in soil.items()
+            name: value if is_shared(name) else value.reshape(self.shape) for name, value in soil.items()
         }
         found = {
             "psi0": start.psi0.reshape(self.shape),
@@ -192,12 +195,14 @@ class _Build:
 
     def _relation(self, psi: Tensor, soil: Tensors, classes: Tensor | None) -> tuple[Tensor, Tensor]:
         problem = self.problem
+        if problem.function is not None:
+            return problem.function.theta_kr(psi, soil)
         values = soil if classes is None else soil | {"classes": classes}
         return soil_relation(problem.relation, problem.variant, values, psi, problem.knots)
 
     def _relative_conductivity(self, side: str, psi: Tensor) -> Tensor:
         """kr of the cells of a side at the heads [t or 1, *side]."""
-        soil = {name: value if name == "table" else on_side(value, side) for name, value in self.soil.items()}
+        soil = {name: value if is_shared(name) else on_side(value, side) for name, value in self.soil.items()}
         classes = self.problem.classes
         return self._relation(psi, soil, None if classes is None else on_side(classes, side))[1].expand_as(
             psi

@@ -88,6 +88,12 @@ class Richards:
         if engine == "column" and grid.lateral:
             raise ValueError("engine 'column' solves independent columns; this grid has lateral neighbours")
         engine = engine or ("field" if grid.lateral else "column")
+        if engine == "column" and soil.function is not None:
+            raise ValueError(
+                f"soil: {type(soil).__name__} is evaluated by PyTorch, which the kernels of the column engine cannot "
+                "call; give engine='field', bake it into a table (Tabulated.from_function, NeuralSoil(route='baked')), "
+                "or take NeuralSoil(route='fused')"
+            )
         if face_mean is None:
             face_mean = "upstream" if grid.lateral else "arithmetic"
         if face_mean not in FACE_MEANS:

@@ -10,11 +10,15 @@ from torch import Tensor
 
 from dgpde._native import native_module
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, FACE_MEANS
+from dgpde.kernels.flow_stencil.cpu_soil import NativeSoil
+from dgpde.kernels.flow_stencil.curves import Curves
+from dgpde.kernels.flow_stencil.module import FunctionSoil
 from dgpde.kernels.flow_stencil.problem import (
     AXES,
     DARCY,
     PRESCRIBED,
     SIDES,
+    Carried,
     Cotangents,
     Evaluation,
     StencilProblem,
@@ -23,26 +27,18 @@ from dgpde.kernels.flow_stencil.problem import (
     is_series,
     of_interval,
     on_side,
+    river_inflow,
 )
 from dgpde.kernels.flow_stencil.reference_path import move
-from dgpde.kernels.soil_relation import cpu as soil
+from dgpde.kernels.soil_relation.cpu import Relation
 
 Inputs = dict[str, Tensor]
 KINDS = {name: code for code, name in enumerate(BOUNDARY_VALUES)}
 MOVED = 1 << 15  # cells that an update moves at a time
+FLOWS = tuple(f"flow_{axis}" for axis in AXES)
 ROWS = ("squares", "beyond", "exact", "sum", "terms")
 # Where the partial derivatives of a boundary flux stand (enum BoundaryInput in csrc/math/column_faces.h).
 PSI, KR, KR_B, TRANSMISSIVITY, VALUE, PONDING, PARTIALS = 0, 1, 2, 3, 4, 8, 9
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The soil at some psi, [nz, ny, nx] each."""
-
-    theta: Tensor
-    kr: Tensor
-    capacity: Tensor
-    dkr: Tensor
 
 
 @dataclass(frozen=True)
@@ -69,9 +65,7 @@ class CpuStencil:
         self.widths = [width.contiguous() for width in problem.widths]
         self.rises = [rise.contiguous() for rise in problem.rise]
         self.active = None if problem.active is None else problem.active.double()
-        classes = None if problem.classes is None else problem.classes.reshape(-1)
-        self.relation = soil.Relation(problem.relation, problem.variant, classes, problem.knots)
-        self.parameters = [_flat(self.inputs[f"soil.{name}"], name) for name in problem.soil_names()]
+        self.soil = self._soil()
         self.areas = {side: problem.area(side, inputs["psi0"]) for side in problem.sides}
         self.constant = problem.relation == "saturated"
         self._curves: Curves | None = None
@@ -83,18 +77,26 @@ class CpuStencil:
 
     # ----------------------------------------------------------------------------------------------- the soil
 
+    def _soil(self) -> NativeSoil | FunctionSoil:
+        problem, names = self.problem, self.problem.soil_names()
+        parameters = [self.inputs[f"soil.{name}"] for name in names]
+        if problem.function is not None:
+            return FunctionSoil(problem.function, parameters)
+        classes = None if problem.classes is None else problem.classes.reshape(-1)
+        relation = Relation(problem.relation, problem.variant, classes, problem.knots)
+        return NativeSoil(relation, names, parameters)
+
     def theta(self, psi: Tensor) -> Tensor:
         """Water content at psi."""
         if self.constant:
             return self.curves(psi).theta
-        return soil.forward(self.relation, _row(psi), self.parameters)[0].reshape(psi.shape)
+        return self.soil.theta(psi)
 
     def curves(self, psi: Tensor) -> Curves:
         """theta, kr and their slopes in psi; of a saturated medium they do not depend on it."""
         if self._curves is not None:
             return self._curves
-        found = soil.curves(self.relation, _row(psi), self.parameters)
-        curves = Curves(*(value.reshape(psi.shape) for value in found))
+        curves = self.soil.curves(psi)
         if self.constant:
             self._curves = curves
         return curves
@@ -102,8 +104,7 @@ class CpuStencil:
     def wet_suction(self) -> Tensor:
         """Suction near the inflection of theta(psi)."""
         if self._wet is None:
-            found = soil.wet_suction(self.relation, self.parameters, self.problem.cells)
-            self._wet = found.reshape(self.problem.shape)
+            self._wet = self.soil.wet_suction(self.inputs["psi0"])
         return self._wet
 
     def move(self, psi: Tensor, update: Tensor, now: Evaluation) -> Tensor:
@@ -251,6 +252,21 @@ class CpuStencil:
         """The step at its accepted state."""
         return CpuLinearised(self, step, psi)
 
+    def carried(self, step: Step, psi: Tensor) -> Carried:
+        """What the step does to the water."""
+        problem, curves = self.problem, self.curves(psi)
+        call = self.call(step, psi, curves)
+        flow = {axis: torch.zeros_like(psi) for axis in problem.axes}
+        for axis, value in flow.items():
+            call.set("flow", value, axis)
+        self.module.flow_faces(call.native)
+        sides = {side: self.side(side, step, psi, curves.kr, partials=False).flux for side in problem.sides}
+        rivers = None
+        if problem.rivers is not None:
+            rivers = river_inflow(self.inputs, problem.rivers, step.interval, psi)
+        elastic = self.inputs["storage"] * curves.theta * (psi - step.psi)
+        return Carried(curves.theta, elastic, flow, sides, rivers)
+
     def pull_theta(self, psi: Tensor, carry_theta: Tensor, gradients: Inputs) -> Tensor:
         """d/dx of <carry_theta, theta(psi; x)>."""
         return self.pull_soil(psi, carry_theta, None, gradients)
@@ -261,23 +277,13 @@ class CpuStencil:
 
     def pull_soil(self, psi: Tensor, theta: Tensor, kr: Tensor | None, gradients: Inputs) -> Tensor:
         """Add the cotangents of theta and kr to the soil's gradients; returns those of psi."""
-        by_kr = None if kr is None else _row(kr)
-        by_psi, by_parameter = soil.backward(self.relation, _row(psi), self.parameters, _row(theta), by_kr)
-        for name, value in zip(self.problem.soil_names(), by_parameter, strict=True):
-            if f"soil.{name}" in gradients:
-                gradients[f"soil.{name}"] += value.reshape(gradients[f"soil.{name}"].shape)
-        return by_psi.reshape(psi.shape)
+        wanted = [gradients.get(f"soil.{name}") for name in self.problem.soil_names()]
+        return self.soil.pull(psi, theta, kr, wanted)
 
     def push_soil(self, psi: Tensor, tangent: Tensor, tangents: Tangents) -> tuple[Tensor, Tensor]:
         """Tangents of theta and kr."""
-        names = self.problem.soil_names()
-        moving = [tangents.get(f"soil.{name}") for name in names]
-        rows = [
-            None if value is None else value.contiguous() if name == "table" else value.reshape(-1)
-            for name, value in zip(names, moving, strict=True)
-        ]
-        found = soil.tangent(self.relation, _row(psi), self.parameters, _row(tangent), rows)
-        return found[0].reshape(psi.shape), found[1].reshape(psi.shape)
+        moving = [tangents.get(f"soil.{name}") for name in self.problem.soil_names()]
+        return self.soil.push(psi, tangent, moving)
 
 
 class CpuLinearised:
@@ -313,6 +319,28 @@ class CpuLinearised:
             for name, partial in self._partials(side):
                 if name in cotangents:
                     on_side(found, side).add_(cotangents[name] * (partial[PSI] + partial[KR] * slope))
+        return self._load_carried(found, cotangents)
+
+    def _load_carried(self, found: Tensor, cotangents: Cotangents) -> Tensor:
+        """Add d/dpsi of what the water carries along with it."""
+        stencil, problem = self.stencil, self.stencil.problem
+        if any(name in cotangents for name in FLOWS):
+            call = stencil.call(self.step, self.psi, self.curves)
+            call.set("dkr", self.curves.dkr)
+            for axis in problem.axes:
+                seed = cotangents.get(FLOWS[axis])
+                call.set("seed_flow", torch.zeros_like(found) if seed is None else seed, axis)
+            call.set("load", found)
+            stencil.module.flow_load(call.native)
+        if "elastic" in cotangents:
+            change = self.psi - self.step.psi
+            slope = self.curves.capacity * change + self.curves.theta
+            found = found + cotangents["elastic"] * stencil.inputs["storage"] * slope
+        if "rivers" in cotangents:
+            assert problem.rivers is not None
+            name = "rivers.conductance"
+            conductance = of_interval(name, stencil.inputs[name], self.step.interval)
+            found.view(-1).index_add_(0, problem.rivers, conductance * cotangents["rivers"], alpha=-1.0)
         return found
 
     def pull(
@@ -331,9 +359,19 @@ class CpuLinearised:
         for name, axis in ((f"face_{AXES[axis]}", axis) for axis in problem.axes):
             if name in gradients:
                 call.set("grad_face", gradients[name], axis)
+        for axis in problem.axes:
+            if FLOWS[axis] in cotangents:
+                call.set("seed_flow", cotangents[FLOWS[axis]], axis)
         if "storage" in gradients:
             call.set("grad_storage", gradients["storage"])
         stencil.module.flow_reverse(call.native)
+        if "elastic" in cotangents:
+            seed, change = cotangents["elastic"], self.psi - step.psi
+            stored = seed * stencil.inputs["storage"]
+            grad_theta += stored * change
+            new_psi -= stored * self.curves.theta
+            if "storage" in gradients:
+                gradients["storage"] += seed * self.curves.theta * change
         has_pond = problem.sides.get("top") == "atmosphere"
         carry_ponding = torch.zeros_like(step.ponding) if has_pond else cotangents["ponding"].clone()
         for side in problem.sides:
@@ -345,7 +383,10 @@ class CpuLinearised:
             if name in gradients:
                 self._pull_source(name, multiplier, gradients[name])
         if problem.rivers is not None:
-            self._pull_rivers(problem.rivers, multiplier, gradients)
+            weight = multiplier.flatten()[problem.rivers]
+            if "rivers" in cotangents:
+                weight = weight + cotangents["rivers"]
+            self._pull_rivers(problem.rivers, weight, gradients)
         if any(name.startswith("soil.") for name in gradients):
             stencil.pull_soil(self.psi, grad_theta, grad_kr, gradients)
         return new_theta, new_psi, carry_ponding
@@ -379,9 +420,9 @@ class CpuLinearised:
             gain = self.stencil.problem.volume(multiplier) * multiplier
             row.add_(gain.sum_to_size(row.shape))
 
-    def _pull_rivers(self, cells: Tensor, multiplier: Tensor, gradients: Inputs) -> None:
-        """F holds -conductance (head - psi)."""
-        inputs, interval, weight = self.stencil.inputs, self.step.interval, multiplier.flatten()[cells]
+    def _pull_rivers(self, cells: Tensor, weight: Tensor, gradients: Inputs) -> None:
+        """``weight``: of the inflow conductance (head - psi), which F holds with a minus."""
+        inputs, interval = self.stencil.inputs, self.step.interval
         head, conductance = (
             of_interval(name, inputs[name], interval) for name in ("rivers.head", "rivers.conductance")
         )
@@ -407,8 +448,15 @@ class CpuLinearised:
                 call.set("dot_face", tangents[f"face_{AXES[axis]}"], axis)
         if "storage" in tangents:
             call.native.dot_storage_stride = call.set_one_or_all("dot_storage", tangents["storage"])
-        stencil.module.flow_forward(call.native)
         outputs = {"ponding": state[2], "runoff": torch.zeros_like(state[2])}
+        for axis in problem.axes:
+            outputs[FLOWS[axis]] = torch.zeros_like(psi)
+            call.set("dot_flow", outputs[FLOWS[axis]], axis)
+        stencil.module.flow_forward(call.native)
+        storage, change = stencil.inputs["storage"], self.psi - self.step.psi
+        outputs["elastic"] = storage * (dot_theta * change + self.curves.theta * (psi - state[1]))
+        if "storage" in tangents:
+            outputs["elastic"] += tangents["storage"] * self.curves.theta * change
         for side, kind in problem.sides.items():
             dots = {PSI: on_side(psi, side), KR: on_side(dot_kr, side)}
             slots = {f"{side}.{name}": VALUE + slot for slot, name in enumerate(BOUNDARY_VALUES[kind])}
@@ -441,6 +489,7 @@ class CpuLinearised:
             if "rivers.conductance" in tangents:
                 moved = of_interval("rivers.conductance", tangents["rivers.conductance"], interval)
                 gain = gain + moved * (head - self.psi.flatten()[cells])
+            outputs["rivers"] = gain
             found.view(-1).index_add_(0, cells, gain, alpha=-1.0)
         return found, dot_theta, outputs
 
@@ -483,17 +532,3 @@ def _readable(name: str, value: Tensor) -> Tensor:
     if name == "storage" or is_series(name) or name.startswith("soil."):
         return value
     return value.contiguous()
-
-
-def _row(field: Tensor) -> Tensor:
-    """A field as the soil's kernel reads it, [1, cells]."""
-    return field.reshape(1, -1).contiguous()
-
-
-def _flat(value: Tensor, name: str) -> Tensor:
-    """A soil parameter as [cells], a view of stride 0 where all cells share it; a table as it is."""
-    if name == "table":
-        return value.contiguous()
-    if not any(value.stride()):
-        return value[(0,) * value.dim()].expand(value.numel())
-    return value.reshape(-1)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES
-from dgpde.kernels.soil_relation.reference import PARAMETERS
+from dgpde.kernels.soil_relation.module import SoilFunction
+from dgpde.kernels.soil_relation.reference import soil_names
 
 SIDES = ("bottom", "top", "south", "north", "west", "east")
 AXES = ("z", "y", "x")
@@ -53,6 +54,7 @@ class StencilProblem:
             the terrain [1, ny, nx], [1, ny, nx]; the last entry along the axis belongs to no face.
         gravity: component of gravity along z.
         relation, variant, classes, knots: of the soil, as the soil kernels take them; classes [nz, ny, nx].
+        function: of the relation "module", which PyTorch evaluates; None for all others.
         face_mean: name of the mean of the relative conductivities.
         lateral: whether water moves sideways; independent columns stand along x.
         sides: kind of boundary by side, a key of ``BOUNDARY_VALUES``; a side without one is closed.
@@ -77,6 +79,7 @@ class StencilProblem:
     active: Tensor | None = None
     classes: Tensor | None = None
     knots: tuple[float, float] | None = None
+    function: SoilFunction | None = None
 
     @property
     def cells(self) -> int:
@@ -133,14 +136,15 @@ class StencilProblem:
 
     def soil_names(self) -> tuple[str, ...]:
         """Names of the soil parameters that the kernel reads."""
-        return PARAMETERS[self.relation] or ("table",)
+        return soil_names(self.relation) if self.function is None else self.function.names
 
     def input_names(self) -> tuple[str, ...]:
         """Names of the tensors that the kernel reads; all of them are differentiable.
 
         psi0 [nz, ny, nx] m, ponding0 [ny, nx] m, face_z, face_y, face_x [nz, ny, nx] m2/s (of ``axes``;
         transmissivity of the face above, north, east of a cell: area times conductivity over distance; 0 where
-        there is none), storage [nz, ny, nx] m2 (volume times Ss/theta_s), soil.<name> [nz, ny, nx] (or the table).
+        there is none), storage [nz, ny, nx] m2 (volume times Ss/theta_s), soil.<name> [nz, ny, nx] (a table and
+        weights: as they are).
 
         With one row for each interval or a single one: of each side its values <side>.<name>, <side>.kr and
         <side>.transmissivity [1/s], [., *side]; source [., nz, ny, nx] 1/s (any of the sizes may be 1); wells
@@ -225,8 +229,33 @@ class Evaluation(NamedTuple):
     matrix: Tensor | None
 
 
-Cotangents = dict[str, Tensor]  # of a step's outputs: "ponding", "runoff", and a side's name for its flux
+# Of a step's outputs: "ponding", "runoff", a side's name for its flux, and those of ``Carried.outputs``.
+Cotangents = dict[str, Tensor]
 Tangents = dict[str, Tensor]
+
+
+class Carried(NamedTuple):
+    """What an accepted step does to the water, for what the water carries.
+
+    Attributes:
+        theta: [nz, ny, nx] at the end of the step.
+        elastic: [nz, ny, nx] m3, water that elastic storage took up in the step.
+        flow: by axis, [nz, ny, nx] m3/s through the face above, north, east of a cell, positive along the axis; 0
+            where there is none.
+        sides: by side, [*side] m/s into the domain.
+        rivers: [m] m3/s into the cells of the rivers; None without any.
+    """
+
+    theta: Tensor
+    elastic: Tensor
+    flow: dict[int, Tensor]
+    sides: dict[str, Tensor]
+    rivers: Tensor | None
+
+    def outputs(self) -> dict[str, Tensor]:
+        """What a step's cotangents and tangents may hold of it: "elastic", "flow_z" ..., "rivers"."""
+        found = {"elastic": self.elastic} | {f"flow_{AXES[k]}": value for k, value in self.flow.items()}
+        return found if self.rivers is None else found | {"rivers": self.rivers}
 
 
 class Linearised(Protocol):
@@ -256,7 +285,7 @@ class Linearised(Protocol):
     def push(
         self, psi: Tensor, state: tuple[Tensor, Tensor, Tensor], tangents: Tangents
     ) -> tuple[Tensor, Tensor, Tangents]:
-        """Tangents of F, theta(psi) and the outputs.
+        """Tangents of F, theta(psi) and the outputs, those of ``Carried`` among them.
 
         Args:
             psi: tangent of psi at the end of the step, [nz, ny, nx].
@@ -289,6 +318,9 @@ class Stencil(Protocol):
 
     def linearise(self, step: Step, psi: Tensor) -> Linearised:
         """The step at its accepted state."""
+
+    def carried(self, step: Step, psi: Tensor) -> Carried:
+        """What the step does to the water, psi at its end."""
 
     def pull_theta(self, psi: Tensor, carry_theta: Tensor, gradients: dict[str, Tensor]) -> Tensor:
         """Add d/dx of <carry_theta, theta(psi; x)> to the soil's gradients; returns d/dpsi."""
