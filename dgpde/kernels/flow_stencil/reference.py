@@ -130,7 +130,7 @@ def side_flow(
     All is 0 where the cell is not active.
     """
     psi, kr, ponding_old = at
-    face = boundary_faces(problem, inputs, side, step.interval, step.dt, ponding_old)
+    face = boundary_faces(problem, inputs, side, step.interval, step.pond_dt, ponding_old)
     found = boundary(face, psi, kr)
     if problem.active is None:
         return found
@@ -238,7 +238,7 @@ def jacobian(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor) -
             matrix[2 + 2 * axis] = -d_b
             matrix[1 + 2 * axis] = before(d_a, axis)
         for side in problem.sides:
-            face_data = boundary_faces(problem, inputs, side, step.interval, step.dt, step.ponding)
+            face_data = boundary_faces(problem, inputs, side, step.interval, step.pond_dt, step.ponding)
 
             def inflow(a: Tensor, kr_a: Tensor, face_data: BoundaryFace = face_data) -> Tensor:
                 return boundary(face_data, a, kr_a).flux
