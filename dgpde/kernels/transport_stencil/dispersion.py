@@ -66,9 +66,7 @@ class Dispersion:
                     total = part if total is None else total + part
         return total
 
-    def along(
-        self, normal: int, other: int, q: list[Tensor | None], speed: Tensor | None
-    ) -> Tensor | None:
+    def along(self, normal: int, other: int, q: list[Tensor | None], speed: Tensor | None) -> Tensor | None:
         """(theta D)_nt; None for 0."""
         one, two = q[normal], q[other]
         if speed is None or one is None or two is None:
