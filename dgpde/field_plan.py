@@ -137,8 +137,8 @@ class _Sizes:
         """Of inputs that are laid out anew for the kernels."""
         total = 0
         for name, value in self.inputs.items():
-            one = (name in ("source", "storage") or name.startswith("soil.")) and not any(value.stride())
-            if not one and not value.is_contiguous():
+            one = (name == "storage" or name.startswith("soil.")) and not any(value.stride())
+            if not one and not is_series(name) and not value.is_contiguous():
                 total += value.element_size() * value.numel()
         return total
 
