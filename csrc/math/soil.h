@@ -79,6 +79,12 @@ DGPDE_HD int soil_raw_count(SoilKind kind) {
   return n;
 }
 
+DGPDE_HD int soil_derived_count(SoilKind kind) {
+  int n = 0;
+  with_relation(kind, [&](auto relation) { n = decltype(relation)::n_derived; });
+  return n;
+}
+
 // What a run knows of its soil besides the per-cell parameters.
 struct SoilModel {
   SoilKind kind;
