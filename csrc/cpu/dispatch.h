@@ -32,6 +32,8 @@ void flow_faces(const FlowCall& call);
 void flow_side(const SideCall& call);
 LinearEngine* linear_engine();  // new; it stays with the instruction set it was made for
 TransportEngine* transport_engine();  // likewise
+void transport_disperse(const DispersionCall& call);
+void transport_disperse_reverse(const DispersionCall& call);
 void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
                     int threads);
 void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,
