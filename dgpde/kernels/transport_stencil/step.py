@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dgpde.kernels.flow_stencil.problem import AXES, on_side
 from dgpde.kernels.transport_stencil.cell import Cell, Species, Values, inverse_slope, invert, isotherm
-from dgpde.kernels.transport_stencil.dispersion import Dispersion, disperse
+from dgpde.kernels.transport_stencil.dispersion import Dispersion, disperse, disperse_sides
 from dgpde.kernels.transport_stencil.problem import Faces, Geometry, Network
 
 MARGIN = 1e-2  # a step ends this far below the tolerance of its linear solves, since what it leaves is mass
@@ -152,9 +152,12 @@ class Stepper:
         return water.old - apart, water.new - apart, water.theta - standing
 
     def conduct(
-        self, number: int, water: Water, values: Values
+        self, number: int, water: Water, values: Values, twice: bool = False
     ) -> tuple[dict[int, Tensor], dict[tuple[int, int], Tensor], Values]:
-        """Conductances and cross terms of the faces, conductances of the sides."""
+        """Conductances and cross terms of the faces, conductances of the sides that need them.
+
+        ``twice``: for a tangent, which differentiates the derivatives again.
+        """
         theta = self.mobile(number, water, values)[2]
         pore = None
         if "diffusion" in values:
@@ -163,8 +166,11 @@ class Stepper:
             else:
                 pore = theta ** (10.0 / 3.0) / values["theta_s"] ** 2 * values["diffusion"]
         given = Dispersion(values.get("longitudinal"), values.get("horizontal"), values.get("vertical"), pore)
-        held = [side for side, kind in self.species[number].sides.items() if kind == "concentration"]
-        return disperse(self.geometry, water.flow, water.sides, given, tuple(held))
+        kinds = self.species[number].sides
+        held = tuple(side for side, kind in kinds.items() if kind == "concentration")
+        native = None if twice else getattr(self.make_network[number], "disperse", None)
+        faces = (native or disperse)(self.geometry, water.flow, water.sides, given)
+        return *faces, disperse_sides(self.geometry, water.flow, water.sides, given, held)
 
     def cell(
         self, number: int, water: Water, values: Values, state: State, sides: Values, born: Tensor | None
@@ -583,7 +589,7 @@ class Stepper:
                 inner = water.with_values({k: at[f"water.{k}"] for k in water.named()})
                 numbers = {k: at[f"value.{k}"] for k in values[number]}
                 states = {f"{number}.{k}": at[f"state.{k}"] for k in self.species[number].states}
-                g, x, on_sides = self.conduct(number, inner, numbers)
+                g, x, on_sides = self.conduct(number, inner, numbers, twice=True)
                 born = None
                 if which is not None:
                     its = {k: at[f"its.{k}"] for k in values[which]}
