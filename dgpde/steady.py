@@ -23,7 +23,7 @@ from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.solution import Solution
 from dgpde.timeloop import Record
-from dgpde.trajectory import FieldRun, field_flow
+from dgpde.trajectory import FieldRun, Watch, field_flow
 
 Tensors = dict[str, Tensor]
 
@@ -170,8 +170,9 @@ class SteadyRun(FieldRun):
         there.pull(multiplier, seeds, still, within)
         return gradients
 
-    def tangent(self, inputs: Tensors, tangents: Tensors) -> Tensors:
-        """Tangents of the outputs; the first guess does not matter."""
+    def tangent(self, inputs: Tensors, tangents: Tensors, watch: Watch | None = None) -> Tensors:
+        """Tangents of the outputs; the first guess does not matter, and there are no steps to watch."""
+        assert watch is None
         there, psi, record = self._linearised(inputs)
         still, ponding = torch.zeros_like(psi), torch.zeros_like(record.ponding)
         old = (still, still, ponding)
