@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/column_transport_bindings.h"
 #include "cpu/dispatch.h"
 #include "cpu/flow_bindings.h"
 #include "cpu/linear_bindings.h"
@@ -243,6 +244,7 @@ PYBIND11_MODULE(_C, m) {
   dgpde::bind_flow(m);
   dgpde::bind_linear(m);
   dgpde::bind_threads(m);
+  dgpde::bind_column_transport(m);
   dgpde::bind_transport(m);
   m.def(
       "column_forward",
@@ -253,11 +255,13 @@ PYBIND11_MODULE(_C, m) {
       py::arg("problem"), py::arg("output"), py::arg("history").none(true), py::arg("single"), py::arg("threads"));
   m.def(
       "column_adjoint",
-      [](const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single, int threads) {
+      [](const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single, int threads,
+         dgpde::WaterStore* bars) {
         py::gil_scoped_release release;
-        dgpde::column_adjoint(p, io, history, single, threads);
+        dgpde::column_adjoint(p, io, history, bars, single, threads);
       },
-      py::arg("problem"), py::arg("cotangents"), py::arg("history"), py::arg("single"), py::arg("threads"));
+      py::arg("problem"), py::arg("cotangents"), py::arg("history"), py::arg("single"), py::arg("threads"),
+      py::arg("bars").none(true) = py::none());
   m.def(
       "column_tangent",
       [](const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single, int threads) {

@@ -40,8 +40,13 @@ from dgpde.soil import (
     Tabulated,
     VanGenuchten,
 )
+from dgpde.solute import Freundlich, Immobile, Langmuir, Linear, Solute
 from dgpde.solution import Solution, Stats
 from dgpde.sources import Feddes, River, RootUptake, Source, Well, root_density
+from dgpde.steady_flow import SteadyFlow
+from dgpde.transport import Transport
+from dgpde.transport_boundary import Concentration, InflowConcentration, SoluteFlux, ZeroGradient
+from dgpde.transport_solution import TransportSolution
 
 __version__ = "0.1.0"
 
@@ -50,19 +55,25 @@ __all__ = [
     "Boundary",
     "BrooksCorey",
     "Checkpoint",
+    "Concentration",
     "DeepWaterTable",
     "Durner",
     "Feddes",
     "Flux",
     "FredlundXing",
     "FreeDrainage",
+    "Freundlich",
     "Gardner",
     "GeneralHead",
     "Grid",
     "Haverkamp",
     "Head",
     "HydraulicHead",
+    "Immobile",
+    "InflowConcentration",
     "Kosugi",
+    "Langmuir",
+    "Linear",
     "ModuleSoil",
     "NeuralSoil",
     "NoFlow",
@@ -78,13 +89,19 @@ __all__ = [
     "Series",
     "Soil",
     "SoilNetwork",
+    "Solute",
+    "SoluteFlux",
     "Solution",
     "SolveError",
     "SolveOptions",
     "Source",
     "Stats",
+    "SteadyFlow",
     "Tabulated",
+    "Transport",
+    "TransportSolution",
     "VanGenuchten",
     "Well",
+    "ZeroGradient",
     "root_density",
 ]

@@ -244,14 +244,15 @@ def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor], probe: int) 
     options = problem.options
     size = inputs["psi0"].element_size()
     n, nz, t = problem.n, problem.nz, problem.intervals
-    # psi where it is saved and at both ends of a segment; ponding, fluxes, runoff, uptake; the report
-    outputs = size * n * ((len(problem.save) + 2) * nz + (t + 1) + 4 * t) + n * (9 * 8 + 4)
+    cuts = segments(problem)
+    # psi where it is saved, and at both ends of one of several segments; ponding, fluxes, runoff, uptake; the report
+    handed_on = 2 if len(cuts) > 1 else 0
+    outputs = size * n * ((len(problem.save) + handed_on) * nz + (t + 1) + 4 * t) + n * (9 * 8 + 4)
     if problem.top == "atmosphere":
         outputs += 3 * size * n * t  # evaporation, and what it is computed from
     backend = choose_backend(inputs["psi0"], options.backend)
     if backend is None:  # the reference keeps autograd's own graph, which is not planned
         raise ValueError("backend: 'reference' leaves its memory to autograd; plan a native backend")
-    cuts = segments(problem)
     memory: Any = backend.module.column_memory(n, nz, size, backend.name == "cuda", torch.get_num_threads())
     if options.dt_fixed is None:
         steps = probed_steps(problem, inputs, cuts, -(-probe // memory["lanes"]), memory["lanes"])

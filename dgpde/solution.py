@@ -76,6 +76,7 @@ class Solution:
         water_moved: [n] m, the sum of the magnitudes of all exchanges.
         stats: steps, iterations, cuts per column.
         dt_next: [n] s, the step that the run would have tried next.
+        ride: what a ``Transport`` walks the steps of the run by; None where there is nothing to walk.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Solution:
         # The run itself and its inputs, of the field engine: transport rides on its steps.
         self.field_run: tuple[FieldRun, Names] | None = None
         self._soil, self._theta, self._saturation = soil, theta, saturation
+        self.ride = result.ride if isinstance(result, ColumnResult) else None
 
     @property
     def theta(self) -> Tensor:
@@ -257,6 +259,7 @@ def masked_after_failure(result: ColumnResult, times: Tensor, saved: Sequence[in
         runoff=mask(result.runoff, late[1:]),
         uptake=mask(result.uptake, late[1:]),
         report=result.report,
+        ride=result.ride,
     )
 
 

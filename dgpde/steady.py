@@ -171,7 +171,7 @@ class SteadyRun(FieldRun):
         return gradients
 
     def tangent(self, inputs: Tensors, tangents: Tensors, watch: Watch | None = None) -> Tensors:
-        """Tangents of the outputs; the first guess does not matter, and there are no steps to watch."""
+        """Tangents of the outputs; the first guess does not matter. Nothing can ride on a step without end."""
         assert watch is None
         there, psi, record = self._linearised(inputs)
         still, ponding = torch.zeros_like(psi), torch.zeros_like(record.ponding)

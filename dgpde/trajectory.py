@@ -25,8 +25,7 @@ from dgpde.options import SolveOptions
 from dgpde.revolve import first_states, reversal
 from dgpde.timeloop import Account, Record, State, run_interval
 
-# (state at the start of a span, its steps, number of the step, tangents of theta before and after it and of its
-# outputs)
+# (state at the start of a span, its steps, number of the step, tangents of theta before and after it, of its outputs)
 Watch = Callable[[State, list[Record], int, tuple[Tensor, Tensor], dict[str, Tensor]], None]
 MakeStencil = Callable[[StencilProblem, dict[str, Tensor]], Stencil]
 MakeSolver = Callable[[SolveOptions], LinearSolver]

@@ -17,6 +17,11 @@ inline namespace DGPDE_ISA {
 template <class V>
 constexpr bool kKeepsWeights = Lane<V>::width > 1;
 
+// Cotangents that the water of each step has from what it carried; there are none in a run of flow alone.
+struct NoSeeds {
+  static constexpr bool kThere = false;
+};
+
 template <class V>
 class ColumnAdjoint : ColumnReplay<V> {
   using Base = ColumnReplay<V>;
@@ -40,12 +45,25 @@ class ColumnAdjoint : ColumnReplay<V> {
     elastic |= in.grad.specific_storage.data != nullptr;
   }
 
+  enum Seed { kSeedElastic, kSeedTaken, kSeedSource, kSeedBefore, kSeeds };
+
   template <class History>
   DGPDE_HD void run(History& history) {
+    run(history, NoSeeds{}, nullptr);
+  }
+
+  // With the cotangents of the water of each step (water_seeds.h); `memory` [nz][kSeeds] holds those of one step.
+  template <class History, class Seeds>
+  DGPDE_HD void run(History& history, const Seeds& water, V* memory) {
+    seeds = memory;
+    if constexpr (Seeds::kThere) elastic |= water.elastic();
     begin(history);
     while (any(active)) {
       this->load_step(history, row);
       load_cotangents(history);
+      if constexpr (Seeds::kThere)
+        seed_bottom =
+            seed_bottom + water.load(row, active, memory, [&](int64_t k) -> V& { return c.carry_theta(k); });
       differentiate_ends();
       eliminate_up();
       verify();
@@ -70,6 +88,8 @@ class ColumnAdjoint : ColumnReplay<V> {
   V seed_top, seed_bottom, seed_runoff, seed_uptake, seed_ponding;
   V top_slope, bottom_slope, top_load, bottom_load;  // of the boundary fluxes: what they add to the end rows
   V sum_omega_c{};
+  V* seeds = nullptr;
+  DGPDE_HD V seed(int64_t k, Seed which) const { return seeds ? seeds[k * kSeeds + which] : V{}; }
   bool heads = true;   // whether carry_psi may hold anything
   Mask<V> doubtful{};  // lanes in which the elimination may have lost digits
 
@@ -149,7 +169,12 @@ class ColumnAdjoint : ColumnReplay<V> {
   DGPDE_HD V own_load(int64_t k) const {
     V load = c.capacity(k) * c.carry_theta(k);
     if (heads) load = load + c.carry_psi(k);
-    return p.roots ? load + seed_uptake * c.root(k) * c.stress_psi(k) * root_rate : load;
+    if (seeds && elastic) {
+      const V stored = c.theta(k) + c.capacity(k) * (c.psi(k) - c.psi_old(k));  // d(theta dpsi)/dpsi
+      load = load + seed(k, kSeedElastic) * c.storage(k) * inv_dt * stored;
+    }
+    const V of_uptake = seed_uptake + seed(k, kSeedTaken);
+    return p.roots ? load + of_uptake * c.root(k) * c.stress_psi(k) * root_rate : load;
   }
 
   struct Elimination {  // lambda_k = rhs - elim lambda_{k+1} - border mu
@@ -169,7 +194,12 @@ class ColumnAdjoint : ColumnReplay<V> {
       before = f.q_b, diag = this->own_diagonal(k + 1) - f.q_b, load = own_load(k + 1);
     }
     eliminate(last, before, diag - top_slope, V{}, load + top_load, e);
-    if (p.roots) mu = (seed_uptake * omega * omega_slope - e.border_rhs) / e.pivot;
+    if (p.roots) {
+      V taken = seed_uptake * omega;
+      if (seeds)
+        for (int64_t k = 0; k <= last; ++k) taken = taken + seed(k, kSeedTaken) * c.root(k) * c.stress(k);
+      mu = (taken * omega_slope - e.border_rhs) / e.pivot;
+    }
   }
 
   DGPDE_HD void eliminate(int64_t k, V before, V diag, V next, V load, Elimination& e) {
@@ -214,7 +244,8 @@ class ColumnAdjoint : ColumnReplay<V> {
       if (highest) load = load + top_load;
       if (k == 0) load = load + bottom_load;
       const V mine = substitute(k, lambda);
-      V terms = vabs(mine), mine_residual = diag * mine - load, mine_size = vabs(load);  // terms: lambda carries their round-off
+      V terms = vabs(mine), mine_residual = diag * mine - load,
+        mine_size = vabs(load);  // terms: lambda carries their round-off
       if (p.roots) {
         const V part = c.border(k) * mu, along = c.root(k) * c.stress_psi(k) * mu;
         terms = vabs(mine + part) + vabs(part);
@@ -266,7 +297,8 @@ class ColumnAdjoint : ColumnReplay<V> {
   DGPDE_HD void forcing_gradients(int64_t k, V lambda, V& sum_t, V* sum_h) {
     if (p.roots) root_gradients(k, lambda, sum_t, sum_h);
     if (in.grad.source.data)
-      add_cell_series(in.grad.source, k, select(active, lambda, V{}) * static_cast<R>(p.dz[k]));
+      add_cell_series(in.grad.source, k,
+                      select(active, lambda + seed(k, kSeedSource), V{}) * static_cast<R>(p.dz[k]));
   }
 
   // What remains of a row of the transposed system, against the size of its terms (each lambda counted with what
@@ -284,18 +316,21 @@ class ColumnAdjoint : ColumnReplay<V> {
   DGPDE_HD void finish_cell(int64_t k, V lambda, V gkr) {
     const V zero{};
     const V rate = lambda * inv_dt;
-    V filled = broadcast<V>(p.dz[k]), carry_psi{};  // filled: dF/dtheta dt
+    V filled = broadcast<V>(p.dz[k]), carry_psi{}, from_seeds{};  // filled: dF/dtheta dt
     if (elastic) {
       const V dpsi = c.psi(k) - c.psi_old(k), theta = c.theta(k), s = c.storage(k);
+      const V of_stored = seed(k, kSeedElastic) * inv_dt, stored = rate - of_stored;
+      from_seeds = of_stored * s * dpsi;
       filled = filled + s * dpsi;
-      carry_psi = rate * s * theta;
-      c.sum_storage(k) = c.sum_storage(k) - select(active, rate * theta * dpsi, zero);
+      carry_psi = stored * s * theta;
+      c.sum_storage(k) = c.sum_storage(k) - select(active, stored * theta * dpsi, zero);
     }
-    const V gtheta = select(active, c.carry_theta(k) - rate * filled, zero);
+    const V gtheta = select(active, c.carry_theta(k) - rate * filled + from_seeds, zero);
     gkr = select(active, gkr, zero);
     add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), gtheta, gkr);
     add_weights(k, V(c.psi(k)), V(c.capacity(k)), V(c.dkr(k)), gtheta, gkr);
-    c.carry_theta(k) = select(active, rate * static_cast<R>(p.dz[k]), V(c.carry_theta(k)));
+    const V carry_theta = rate * static_cast<R>(p.dz[k]) + seed(k, kSeedBefore);
+    c.carry_theta(k) = select(active, carry_theta, V(c.carry_theta(k)));
     if (heads) c.carry_psi(k) = select(active, carry_psi, V(c.carry_psi(k)));
   }
 
@@ -332,17 +367,10 @@ class ColumnAdjoint : ColumnReplay<V> {
     if (!in.grad.soil[0].data) return;
     // Many columns and steps add to one number, in an order that depends on the segments of the run. The sum is kept
     // to twice the precision (Knuth's two-sum), so that it rounds to the same bits in any order.
-    for (int lane = 0; lane < W; ++lane) {
-      if (!lanes.owns(lane)) continue;
-      R* sum = table_grad + this->table_at(k, psi, lane);
-      R* rest = sum + 4 * p.n_classes * p.n_knots;
-      for (int i = 0; i < n_soil; ++i) {
-        const R x = get(gtheta, lane) * get(V(dtheta[i]), lane) + get(gkr, lane) * get(V(dkr[i]), lane);
-        const R before = sum[i], after = before + x, part = after - before;
-        rest[i] += (before - (after - part)) + (x - part);
-        sum[i] = after;
-      }
-    }
+    V x[Tabulated::n_raw];
+    for (int i = 0; i < Tabulated::n_raw; ++i) x[i] = gtheta * V(dtheta[i]) + gkr * V(dkr[i]);
+    Tabulated::add_rows<V>(x, this->table_at(k, psi), lanes.first, lanes.n, table_grad,
+                           table_grad + 4 * p.n_classes * p.n_knots);
   }
 
   // Cotangents of theta and kr at head psi of cell k, passed on to a network's weights.
@@ -360,7 +388,7 @@ class ColumnAdjoint : ColumnReplay<V> {
   }
 
   DGPDE_HD void root_gradients(int64_t k, V lambda, V& sum_t, V* sum_h) {
-    const V share = select(active, seed_uptake - lambda, V{});
+    const V share = select(active, seed_uptake + seed(k, kSeedTaken) - lambda, V{});
     const V m = select(active, mu, V{});
     const V w = c.root(k), a = c.stress(k);
     const V inv = R(1) / select(limited, omega, omega_c);

@@ -95,15 +95,15 @@ class ColumnReplay {
   const ColumnProblem& p;
   const Lanes lanes;
   const SoilModel soil;
-  int n_soil = 0;    // raw parameters that take part: those with a gradient or a tangent
-  SlotNumbers used;  // their numbers
+  int n_soil = 0;     // raw parameters that take part: those with a gradient or a tangent
+  SlotNumbers used;   // their numbers
   SlotNumbers place;  // of each raw parameter: its place among those + 1, or 0
   ReplayCells<V> c;
   BoundaryFace<V> top, bottom;
   BoundarySoil<V> top_soil, bottom_soil;
   int64_t interval[W];
-  const bool alone;      // whether a single column has the pack to itself
-  int64_t waiting[W];    // cells whose soil is to be evaluated
+  const bool alone;    // whether a single column has the pack to itself
+  int64_t waiting[W];  // cells whose soil is to be evaluated
   int n_waiting = 0;
   bool fresh = true;     // no forcing loaded yet
   bool elastic = false;  // whether any cell has specific storage
@@ -201,8 +201,8 @@ class ColumnReplay {
   }
 
   // Where the numbers of the table begin on which theta and kr depend at psi; tabulated soils only.
-  DGPDE_HD int64_t table_at(int64_t k, V psi, int lane) const {
-    return Tabulated::table_offset(soil.table, c.soil_at(k), psi, lane);
+  DGPDE_HD Tabulated::Places<V> table_at(int64_t k, V psi) const {
+    return Tabulated::places(soil.table, c.soil_at(k), psi);
   }
   DGPDE_HD bool tabulated() const { return soil.kind == SoilKind::tabulated; }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from dgpde.errors import SolveError
 from dgpde.kernels.column_flow.native import (
     Backend,
+    NativeProblem,
     Segment,
     input_slots,
     native_problem,
@@ -46,6 +47,7 @@ def run_adjoint(
     cotangents: dict[str, Tensor | None],
     wanted: set[str],
     replays: Iterable[Replay],
+    carried: Callable[[Segment, NativeProblem, Any], Any] | None = None,
 ) -> dict[str, Tensor]:
     """Gradients of the wanted inputs, each with the input's own shape.
 
@@ -55,6 +57,8 @@ def run_adjoint(
         cotangents: of the outputs by name; None is zero.
         wanted: names of the inputs whose gradients are asked for.
         replays: the segments with their histories, last first.
+        carried: gives, for a segment, its problem and its history, the cotangents that the water of its steps has from
+            what it carried.
 
     Raises:
         SolveError: a transposed solve did not meet options.linear_tolerance.
@@ -106,7 +110,7 @@ def run_adjoint(
             else:
                 strides = (value.stride(0), 0, 0) if name == "soil.table" else strides_tzn(name, value)
             io.set_gradient(group, slot, value.data_ptr(), *strides)
-        backend.adjoint(native, io, history)
+        backend.adjoint(native, io, history, carried(segment, native, history) if carried else None)
         del history  # before the next one is made
         resume = True
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from dgpde.kernels.soil_relation.reference import is_shared
 
 if TYPE_CHECKING:
+    from dgpde.kernels.column_flow.function import Ride
     from dgpde.options import SolveOptions
 
 # Soil parameters of each relation in the order in which the kernels take them; k_sat is separate.
@@ -119,7 +120,10 @@ class Report:
 
 @dataclass
 class ColumnResult:
-    """psi [len(save), nz, n] m, ponding [T + 1, n] m, fluxes and uptake [T, n] m/s (interval means), report."""
+    """psi [len(save), nz, n] m, ponding [T + 1, n] m, fluxes and uptake [T, n] m/s (interval means), report.
+
+    ``ride`` is what the run's steps can be walked again by (function.py), for what its water carries.
+    """
 
     psi: Tensor
     ponding: Tensor
@@ -128,6 +132,7 @@ class ColumnResult:
     runoff: Tensor
     uptake: Tensor
     report: Report
+    ride: Ride | None = None
 
     @property
     def boundary_flux(self) -> dict[str, Tensor]:

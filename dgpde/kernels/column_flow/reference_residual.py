@@ -105,6 +105,18 @@ class Terms(NamedTuple):
     source: Tensor  # [n] m/s added by sources
 
 
+class WaterOfStep(NamedTuple):
+    """The water of one step of some columns: what solutes are carried by."""
+
+    dt: Tensor  # [m] s
+    theta: Tensor  # [nz, m] at the end of the step
+    theta_old: Tensor  # [nz, m] at its beginning
+    bottom_flux: Tensor  # [m] m/s, positive up
+    taken: Tensor  # [nz, m] m/s by roots
+    elastic: Tensor  # [nz, m] m/s into elastic storage
+    source: Tensor  # [nz, m] m/s from sources
+
+
 def primal(value: Tensor) -> Tensor:
     """The value without graph and without the tangent of forward-mode differentiation."""
     return forward_ad.unpack_dual(value.detach()).primal
@@ -250,6 +262,20 @@ def terms(psi: Tensor, data: StepData, omega: Tensor | None = None) -> Terms:
         gain = dz * data.values["source"]
         residual, magnitude, source = residual - gain, magnitude + gain.abs(), gain.sum(0)
     return Terms(residual, magnitude, theta, storage, top, bottom, uptake, source)
+
+
+def water(psi: Tensor, data: StepData) -> WaterOfStep:
+    """What solutes see of a step that ended at psi."""
+    dz, nothing = data.dz, torch.zeros_like(psi)
+    theta, kr = data.retention(psi)
+    taken, source = nothing, nothing
+    if data.problem.roots:
+        taken = dz * root_uptake(psi, root_omega(psi, data), data)
+    if data.problem.sources:
+        source = dz * data.values["source"]
+    elastic = dz * data.specific_storage * theta / data.theta_s * (psi - data.psi_old) / data.dt
+    flux = column_end(data, "bottom", psi[0], kr[0]).flux
+    return WaterOfStep(data.dt, theta, data.theta_old, flux, taken, elastic, source)
 
 
 def residual(psi: Tensor, data: StepData) -> Tensor:

@@ -319,14 +319,18 @@ class Stencil(Protocol):
     def linearise(self, step: Step, psi: Tensor) -> Linearised:
         """The step at its accepted state."""
 
-    def carried(self, step: Step, psi: Tensor) -> Carried:
-        """What the step does to the water, psi at its end."""
-
     def pull_theta(self, psi: Tensor, carry_theta: Tensor, gradients: dict[str, Tensor]) -> Tensor:
         """Add d/dx of <carry_theta, theta(psi; x)> to the soil's gradients; returns d/dpsi."""
 
     def push_theta(self, psi: Tensor, tangent: Tensor, tangents: Tangents) -> Tensor:
         """Tangent of theta(psi; x)."""
+
+
+class CarryingStencil(Stencil, Protocol):
+    """A stencil whose water can carry something; its steps take and give what ``Carried.outputs`` names."""
+
+    def carried(self, step: Step, psi: Tensor) -> Carried:
+        """What the step does to the water, psi at its end."""
 
 
 def river_inflow(inputs: dict[str, Tensor], cells: Tensor, interval: int, psi: Tensor) -> Tensor:
