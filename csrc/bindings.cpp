@@ -14,6 +14,7 @@
 #include "cpu/linear_bindings.h"
 #include "cpu/soil_bindings.h"
 #include "cpu/thread_bindings.h"
+#include "cpu/transport_bindings.h"
 
 namespace py = pybind11;
 
@@ -34,6 +35,7 @@ ViewType& input_slot(dgpde::ColumnInputs<ViewType>& in, const std::string& name,
   if (name == "k_sat") return in.k_sat;
   if (name == "specific_storage") return in.specific_storage;
   if (name == "soil" && slot >= 0 && slot < dgpde::kSoilSlots) return in.soil[slot];
+  if (name == "weights") return in.weights;
   if (name == "top" && slot >= 0 && slot < dgpde::kTopSlots) return in.top[slot];
   if (name == "bottom" && slot >= 0 && slot < dgpde::kBottomSlots) return in.bottom[slot];
   if (name == "transpiration") return in.transpiration;
@@ -119,6 +121,8 @@ void bind_problem(py::module_& m) {
       .def_readwrite("sources", &ColumnProblem::sources)
       .def_readwrite("n_classes", &ColumnProblem::n_classes)
       .def_readwrite("n_knots", &ColumnProblem::n_knots)
+      .def_readwrite("n_units", &ColumnProblem::n_units)
+      .def_readwrite("n_features", &ColumnProblem::n_features)
       .def_readwrite("x_first", &ColumnProblem::x_first)
       .def_readwrite("x_step", &ColumnProblem::x_step)
       .def_readwrite("linear_tolerance", &ColumnProblem::linear_tolerance)
@@ -239,6 +243,7 @@ PYBIND11_MODULE(_C, m) {
   dgpde::bind_flow(m);
   dgpde::bind_linear(m);
   dgpde::bind_threads(m);
+  dgpde::bind_transport(m);
   m.def(
       "column_forward",
       [](const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single, int threads) {

@@ -55,6 +55,13 @@ struct FlowCall {
   double* grad_face[kAxes] = {};
   double *carry_theta = nullptr, *carry_psi = nullptr;
 
+  // cotangents of the flows through the faces, m3/s along their axis, besides the multiplier; load is added to
+  const double* seed_flow[kAxes] = {};
+  double* load = nullptr;
+
+  // flows through the faces, m3/s along their axis, and their tangents; 0 where there is no face
+  double *flow[kAxes] = {}, *dot_flow[kAxes] = {};
+
   // forward mode: tangents in (null: 0), that of F out
   const double *dot_psi = nullptr, *dot_kr = nullptr, *dot_theta = nullptr, *dot_theta_old = nullptr,
                *dot_psi_old = nullptr, *dot_storage = nullptr;

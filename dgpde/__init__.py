@@ -21,6 +21,7 @@ from dgpde.checkpoint import Checkpoint, Plan
 from dgpde.errors import SolveError
 from dgpde.grid import Grid
 from dgpde.options import SolveOptions
+from dgpde.parameter_net import ParameterNet, Range
 from dgpde.richards import Richards
 from dgpde.series import Series
 from dgpde.soil import (
@@ -65,8 +66,10 @@ __all__ = [
     "ModuleSoil",
     "NeuralSoil",
     "NoFlow",
+    "ParameterNet",
     "PetersDurnerIden",
     "Plan",
+    "Range",
     "Richards",
     "River",
     "RootUptake",

@@ -49,6 +49,7 @@ def solve_field(
     run, inputs = set_up_field(words, start, options, save, save_cells)
     run.progress = progress
     solution = _solution(words, start, run, field_flow(run, inputs))
+    solution.field_run = (run, inputs)
     if options.on_failure == "raise" and run.account.status != 0:
         raise _failure(words.grid, run, solution)
     return solution

@@ -120,6 +120,10 @@ class Newton:
     def _evaluate(self, step: Step, psi: Tensor) -> Evaluation:
         # the solver may hold the matrix of a linear problem already
         known = self.stencil.problem.linear and self._matrix_dt == step.dt
+        if not known:
+            self._matrix_dt = (
+                None  # the next matrix may be written in the place of the one that the solver holds
+            )
         return self.stencil.evaluate(step, psi, self.allowed, not known)
 
     def _along(self, step: Step, psi: Tensor, target: Tensor, ceiling: float) -> tuple[Tensor, Evaluation]:
@@ -127,16 +131,17 @@ class Newton:
         is.
         """
         best, now = target, self._evaluate(step, target)
-        norm, share = now.norm, 1.0
+        last, norm, share = target, now.norm, 1.0
         for _ in range(HALVINGS):
             if norm <= ceiling:
                 break
             share *= 0.5
             trial = psi + share * (target - psi)
-            there = self._evaluate(step, trial)
+            there, last = self._evaluate(step, trial), trial
             if there.norm < norm or not math.isfinite(norm):
                 best, now, norm = trial, there, there.norm
-        return best, now
+        # the matrix that stands is that of the last trial
+        return best, now if best is last else self._evaluate(step, best)
 
     def _update(self, now: Evaluation, dt: float, tolerance: float) -> Tensor:
         """-J^-1 F, as far as the tolerance asks for."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 DEFAULTS = SolveOptions()
 PROGRESS_BLOCKS = 50  # how often a bar moves
 ENGINES = ("column", "field")
+SAVE_CELLS = "save_cells is for sections and domains; columns keep the psi of all cells"
 Sources = RootUptake | Source | Well | River
 
 
@@ -150,7 +151,7 @@ class Richards:
             bar = show_progress if progress else None
             return solve_field(self.words, psi0, times, options, save, save_cells, ponding0, bar)
         if save_cells is not None:
-            raise ValueError("save_cells is for sections and domains; columns keep the psi of all cells")
+            raise ValueError(SAVE_CELLS)
         setup = set_up(self.words, psi0, times, options, save, ponding0)
         count = setup.problem.intervals
         block = max(1, -(-count // PROGRESS_BLOCKS)) if progress else count
@@ -171,30 +172,42 @@ class Richards:
         *,
         psi0: Value = -1.0,
         save: Save = "all",
+        save_cells: object = None,
         ponding0: Value = 0.0,
-        probe: int = 64,
+        probe: int | None = None,
     ) -> Plan:
         """What a run would take: bytes of the forward run, its history, checkpoints and gradient.
 
-        How many steps an adaptive run takes, and so how long its history grows, only a run can tell: some columns are
-        run forward, without history. With ``dt_fixed`` nothing is run.
+        How many steps an adaptive run takes, and so how long its history grows, only a run can tell: some columns, or
+        the first intervals of a field, are run forward, without history. With ``dt_fixed`` nothing is run of columns,
+        and the first step of a field. Memory that the C library keeps of freed arrays is not in the plan.
 
         Args:
-            times, options, save, ponding0: as for ``solve``.
-            psi0: as for ``solve``; with ``dt_fixed`` only its type and device matter.
-            probe: columns that are run, at least 1; they stand in groups of those that are solved together, spread
-                evenly over the batch, and are rounded up to whole groups. All are run when there are no more.
+            times, options, save, save_cells, ponding0: as for ``solve``.
+            psi0: as for ``solve``; of columns with ``dt_fixed`` only its type and device matter.
+            probe: of columns, how many are run, default 64; they stand in groups of those that are solved together,
+                spread evenly over the batch, and are rounded up to whole groups; all are run when there are no more.
+                Of a field, how many intervals are run, default 1.
 
         Raises:
             TypeError, ValueError: an argument of the wrong kind, shape, type, device or range.
+            SolveError: the part of a field's run that is run could not go on.
         """
         from dgpde.checkpoint import plan_columns
+        from dgpde.field_plan import plan_field
 
-        self._columns_only("plan")
+        field = self.words.engine == "field"
+        if probe is None:
+            probe = 1 if field else 64
+        unit = "interval" if field else "column"
         if isinstance(probe, bool) or not isinstance(probe, int):
-            raise TypeError(f"probe must be an integer number of columns, not {type(probe).__name__}")
+            raise TypeError(f"probe must be an integer number of {unit}s, not {type(probe).__name__}")
         if probe < 1:
-            raise ValueError(f"probe must be at least 1 column, it is {probe}")
+            raise ValueError(f"probe must be at least 1 {unit}, it is {probe}")
+        if field:
+            return plan_field(self.words, psi0, times, options, save, save_cells, ponding0, probe)
+        if save_cells is not None:
+            raise ValueError(SAVE_CELLS)
         setup = set_up(self.words, psi0, times, options, save, ponding0)
         problem, inputs = setup.span(0, setup.problem.intervals, setup.problem.save)
         return plan_columns(problem, inputs | {"psi0": setup.psi0, "ponding0": setup.ponding0}, probe)

@@ -18,6 +18,8 @@ from dgpde.soil import Soil
 if TYPE_CHECKING:
     import xarray
 
+    from dgpde.trajectory import FieldRun
+
 Names = dict[str, Tensor]
 
 
@@ -108,6 +110,8 @@ class Solution:
             report.step_sizes,
             report.linear_iterations,
         )
+        # The run itself and its inputs, of the field engine: transport rides on its steps.
+        self.field_run: tuple[FieldRun, Names] | None = None
         self._soil, self._theta, self._saturation = soil, theta, saturation
 
     @property
@@ -129,6 +133,10 @@ class Solution:
         if self._saturation is None:
             self._saturation = self.theta / self._theta_of("saturation", torch.zeros_like(self.psi[:1]))
         return self._saturation
+
+    def theta_at_saturation(self) -> Tensor:
+        """Water content at psi = 0, [*grid.shape]."""
+        return self._theta_of("theta_at_saturation", self.psi.new_zeros(self.grid.shape))
 
     def _theta_of(self, name: str, psi: Tensor) -> Tensor:
         """Water content at some psi in the cells that are kept."""

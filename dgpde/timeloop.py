@@ -64,6 +64,12 @@ class Account:
     step_sizes: list[list[float]] = field(default_factory=list)
 
 
+def meshes(dt_fixed: float, length: float) -> int:
+    """Equal steps of at most ``dt_fixed`` that cover an interval."""
+    # the small slack keeps 86400/432 at 200 steps whatever the division rounds to
+    return max(1, math.ceil(length / dt_fixed * (1.0 - 1e-9)))
+
+
 class Control:
     """Length of the steps in one output interval; the rules are those of the column engine (its README, 2)."""
 
@@ -71,8 +77,7 @@ class Control:
         self.options, self.length, self.t, self.mesh, self.meshes = options, length, 0.0, 0, 1
         self.wish = min(wish, options.dt_max)
         if options.dt_fixed is not None:
-            # the small slack keeps 86400/432 at 200 steps whatever the division rounds to
-            self.meshes = max(1, math.ceil(length / options.dt_fixed * (1.0 - 1e-9)))
+            self.meshes = meshes(options.dt_fixed, length)
             self.wish = length / self.meshes
         self.begin_step()
 

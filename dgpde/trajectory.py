@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ from dgpde.newton import Newton, Work
 from dgpde.options import SolveOptions
 from dgpde.timeloop import Account, Record, State, run_interval
 
+# (state at the start of a span, its steps, number of the step, tangents of theta before and after it and of its outputs)
+Watch = Callable[[State, list[Record], int, tuple[Tensor, Tensor], dict[str, Tensor]], None]
 MakeStencil = Callable[[StencilProblem, dict[str, Tensor]], Stencil]
 MakeSolver = Callable[[SolveOptions], LinearSolver]
 
@@ -134,9 +136,19 @@ class FieldRun:
 
     def replays(self, inputs: dict[str, Tensor], backwards: bool) -> Iterator[tuple[State, list[Record]]]:
         """Spans of intervals, each with the state at its start and its accepted steps; those that were not kept
-        are run again. A run that failed is walked as far as it came.
+        are run again. A run that failed is walked as far as it came. A run without a gradient has kept nothing: it
+        can be walked forwards only, an interval at a time.
         """
         start = State(inputs["psi0"], inputs["ponding0"], self.dt0 or self.options.dt_initial)
+        if not self.record:
+            assert not backwards
+            for first in range(self.intervals):
+                begin = replace(start)
+                records = self._again(inputs, start, first, first + 1)
+                yield begin, records
+                if self.account.status != 0 and self.span(first)[1] > self.account.failed_time:
+                    return
+            return
         if self.states is None:
             yield start, self.history
             return
@@ -146,15 +158,15 @@ class FieldRun:
                 continue
             kept = self.states.get(first)
             begin = State(kept["psi"], kept["ponding"], float(kept["dt"]))
-            state, records = State(begin.psi, begin.ponding, begin.dt), list[Record]()
-            newton, account = self._newton(inputs), Account()
-            for interval in range(first, min(first + self.every, self.intervals)):
-                if (
-                    run_interval(newton, self.span(interval), interval, state, account, records.append)
-                    is None
-                ):
-                    break
-            yield begin, records
+            yield begin, self._again(inputs, replace(begin), first, min(first + self.every, self.intervals))
+
+    def _again(self, inputs: dict[str, Tensor], state: State, first: int, last: int) -> list[Record]:
+        """The accepted steps of the intervals [first, last), as far as they come; ``state`` is changed in place."""
+        newton, account, records = self._newton(inputs), Account(), list[Record]()
+        for interval in range(first, last):
+            if run_interval(newton, self.span(interval), interval, state, account, records.append) is None:
+                break
+        return records
 
     # ------------------------------------------------------------------------------------------------ adjoint
 
@@ -166,13 +178,18 @@ class FieldRun:
         Raises:
             SolveError: a transposed solve did not meet options.linear_tolerance.
         """
-        walk = _Backward(self, inputs, cotangents, wanted)
+        walk = Backward(self, inputs, cotangents, wanted)
         for start, records in self.replays(inputs, backwards=True):
             walk.span(start, records)
         return walk.finish()
 
-    def tangent(self, inputs: dict[str, Tensor], tangents: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tangents of the outputs along the accepted steps; inputs that are not named do not move."""
+    def tangent(
+        self, inputs: dict[str, Tensor], tangents: dict[str, Tensor], watch: Watch | None = None
+    ) -> dict[str, Tensor]:
+        """Tangents of the outputs along the accepted steps; inputs that are not named do not move.
+
+        ``watch``: called with every step and its tangents.
+        """
         stencil, exact = self.make_stencil(self.problem, inputs), _Exact(self)
         psi0, ponding0 = inputs["psi0"], inputs["ponding0"]
         rows = {index: row for row, index in enumerate(self.save)}
@@ -201,6 +218,8 @@ class FieldRun:
                 d_residual, _, _ = there.push(still, old, forcing)
                 d_psi = -exact.solve(there, d_residual, None, record, transposed=False)
                 _, d_theta, d_out = there.push(d_psi, old, forcing)
+                if watch is not None:
+                    watch(start, records, index, (old[0], d_theta), d_out)
                 d_pond = d_out["ponding"]
                 weight = record.dt / (self.span(record.interval)[1] - self.span(record.interval)[0])
                 out["runoff"][record.interval] += weight * d_out["runoff"]
@@ -262,7 +281,21 @@ class _Exact:
         return result.x if active is None else torch.where(active, result.x, outside)
 
 
-class _Backward:
+@dataclass(frozen=True)
+class Riding:
+    """Cotangents of one step from what the water carries.
+
+    Attributes:
+        seeds: of the step's outputs, by the names of ``Cotangents``; added to those that there are.
+        after, before: of theta at its end and at its start, [nz, ny, nx].
+    """
+
+    seeds: dict[str, Tensor]
+    after: Tensor
+    before: Tensor
+
+
+class Backward:
     """The sweep from the last step to the first."""
 
     def __init__(
@@ -290,24 +323,34 @@ class _Backward:
     def span(self, start: State, records: list[Record]) -> None:
         """Walk the accepted steps of a span, last first."""
         for index in reversed(range(len(records))):
-            record = records[index]
-            if _ends_interval(records, index):
-                self._observe(record.interval + 1)
-            before = records[index - 1] if index else None
-            psi = before.psi if before else start.psi
-            ponding = before.ponding if before else start.ponding
-            # no derivative of a step depends on the theta that it started from: F is linear in it
-            step = Step(record.interval, record.dt, psi, self.nothing, ponding)
-            seeds = self._seeds(record)
-            there = self.stencil.linearise(step, record.psi)
-            load = self.psi + there.load(seeds, self.theta)
-            # multipliers vary smoothly from step to step: the solve begins from the last two carried on
-            guess = self.multiplier
-            if guess is not None and self.before is not None:
-                guess = 2.0 * guess - self.before
-            self.before = self.multiplier
-            self.multiplier = self.exact.solve(there, load, guess, record, transposed=True)
-            self.theta, self.psi, self.ponding = there.pull(self.multiplier, seeds, self.theta, self.within)
+            self.step(start, records, index)
+
+    def step(self, start: State, records: list[Record], index: int, riding: Riding | None = None) -> None:
+        """Walk one of them; each must follow the one after it."""
+        record = records[index]
+        if _ends_interval(records, index):
+            self._observe(record.interval + 1)
+        before = records[index - 1] if index else None
+        psi = before.psi if before else start.psi
+        ponding = before.ponding if before else start.ponding
+        # no derivative of a step depends on the theta that it started from: F is linear in it
+        step = Step(record.interval, record.dt, psi, self.nothing, ponding)
+        seeds = self._seeds(record)
+        if riding is not None:
+            self.theta = self.theta + riding.after
+            for name, seed in riding.seeds.items():
+                seeds[name] = seeds[name] + seed if name in seeds else seed
+        there = self.stencil.linearise(step, record.psi)
+        load = self.psi + there.load(seeds, self.theta)
+        # multipliers vary smoothly from step to step: the solve begins from the last two carried on
+        guess = self.multiplier
+        if guess is not None and self.before is not None:
+            guess = 2.0 * guess - self.before
+        self.before = self.multiplier
+        self.multiplier = self.exact.solve(there, load, guess, record, transposed=True)
+        self.theta, self.psi, self.ponding = there.pull(self.multiplier, seeds, self.theta, self.within)
+        if riding is not None:
+            self.theta = self.theta + riding.before
 
     def _seeds(self, record: Record) -> dict[str, Tensor]:
         """Cotangents of one step's outputs: interval means weigh each step by its length."""

@@ -17,6 +17,7 @@ from dgpde.solute import Freundlich, Langmuir, Solute
 from dgpde.solution import Solution
 from dgpde.steady_flow import SteadyFlow
 from dgpde.transport_boundary import Concentration, InflowConcentration, SoluteBoundary
+from dgpde.transport_solution import TransportSolution
 
 DEFAULTS = SolveOptions()
 SCHEMES = ("upwind", "central", "tvd")
@@ -132,6 +133,34 @@ class Transport:
             scheme=scheme,
             cross_terms=cross_terms,
         )
+
+    def solve(
+        self,
+        c0: Value | Mapping[str, Value],
+        flow: Solution | SteadyFlow,
+        times: Times | None = None,
+        options: SolveOptions = DEFAULTS,
+    ) -> TransportSolution:
+        """Carry the solutes along a flow run, on its accepted steps, or along a steady flow. Differentiable.
+
+        Args:
+            c0: initial concentration of the water [kg/m3]; what broadcasts to ``grid.shape`` (a list of solutes:
+                [S, *grid.shape]), or a mapping of the solutes' names to it.
+            flow: what ``Richards.solve`` returned; gradients reach its inputs. Or a ``SteadyFlow``.
+            times: [T + 1] output times [s], only and always with a ``SteadyFlow``. Its steps are those of
+                ``options.dt_fixed``, or one an interval unless ``dt_max`` asks for more.
+            options: linear_tolerance, checkpoint, backend, on_failure; dt_fixed and dt_max of a ``SteadyFlow``.
+
+        Raises:
+            TypeError, ValueError: an argument of the wrong kind, shape, type, device or range.
+            SolveError: a step could not be solved and ``options.on_failure`` is "raise".
+        """
+        setup = self.set_up(c0, flow, times, options)
+        if not self.grid.lateral and not (isinstance(flow, Solution) and flow.field_run is not None):
+            raise ValueError("flow: transport on columns is not there yet; run the flow with engine='field'")
+        from dgpde.transport_field import solve_field_transport
+
+        return solve_field_transport(setup)
 
     def set_up(
         self,

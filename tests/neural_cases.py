@@ -10,7 +10,7 @@ import dgpde
 Tensors = dict[str, Tensor]
 HOUR = 3600.0
 #: Route and engine; the column engine cannot call PyTorch.
-WAYS = [("torch", "field"), ("baked", "field"), ("baked", "column")]
+WAYS = [("torch", "field"), ("fused", "column"), ("fused", "field"), ("baked", "field"), ("baked", "column")]
 
 
 def network(units: int = 4, features: int = 1, scale: float = 0.5, seed: int = 0) -> dgpde.SoilNetwork:

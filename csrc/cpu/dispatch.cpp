@@ -94,6 +94,7 @@ MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, i
 #endif
 
 LinearEngine* linear_engine() { DGPDE_DISPATCH(linear_engine()) }
+TransportEngine* transport_engine() { DGPDE_DISPATCH(transport_engine()) }
 
 void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single,
                     int threads) {
@@ -105,6 +106,8 @@ void soil_run(const SoilCall& call) { DGPDE_DISPATCH(soil_run(call)) }
 void flow_assemble(const FlowCall& call) { DGPDE_DISPATCH(flow_assemble(call)) }
 void flow_reverse(const FlowCall& call) { DGPDE_DISPATCH(flow_reverse(call)) }
 void flow_forward(const FlowCall& call) { DGPDE_DISPATCH(flow_forward(call)) }
+void flow_load(const FlowCall& call) { DGPDE_DISPATCH(flow_load(call)) }
+void flow_faces(const FlowCall& call) { DGPDE_DISPATCH(flow_faces(call)) }
 void flow_side(const SideCall& call) { DGPDE_DISPATCH(flow_side(call)) }
 
 void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,

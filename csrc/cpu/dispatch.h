@@ -5,6 +5,7 @@
 
 #include "engine.h"
 #include "flow_engine.h"
+#include "transport_engine.h"
 
 namespace dgpde {
 
@@ -26,8 +27,11 @@ void soil_run(const SoilCall& call);
 void flow_assemble(const FlowCall& call);
 void flow_reverse(const FlowCall& call);
 void flow_forward(const FlowCall& call);
+void flow_load(const FlowCall& call);
+void flow_faces(const FlowCall& call);
 void flow_side(const SideCall& call);
 LinearEngine* linear_engine();  // new; it stays with the instruction set it was made for
+TransportEngine* transport_engine();  // likewise
 void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
                     int threads);
 void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,

@@ -40,6 +40,9 @@ void set_flow(FlowCall& c, const std::string& name, uintptr_t address, int slot)
   DGPDE_ARRAYS(rows, 5)
   DGPDE_ARRAYS(grad_face, kAxes)
   DGPDE_ARRAYS(dot_face, kAxes)
+  DGPDE_ARRAYS(seed_flow, kAxes)
+  DGPDE_ARRAYS(flow, kAxes)
+  DGPDE_ARRAYS(dot_flow, kAxes)
   DGPDE_ARRAY(active);
   DGPDE_ARRAY(psi);
   DGPDE_ARRAY(psi_old);
@@ -64,6 +67,7 @@ void set_flow(FlowCall& c, const std::string& name, uintptr_t address, int slot)
   DGPDE_ARRAY(grad_storage);
   DGPDE_ARRAY(carry_theta);
   DGPDE_ARRAY(carry_psi);
+  DGPDE_ARRAY(load);
   DGPDE_ARRAY(dot_psi);
   DGPDE_ARRAY(dot_kr);
   DGPDE_ARRAY(dot_theta);
@@ -131,6 +135,8 @@ void bind_flow(py::module_& m) {
   pass("flow_assemble", &flow_assemble);
   pass("flow_reverse", &flow_reverse);
   pass("flow_forward", &flow_forward);
+  pass("flow_load", &flow_load);
+  pass("flow_faces", &flow_faces);
   m.def("flow_side", [](const SideCall& call) {
     py::gil_scoped_release release;
     flow_side(call);

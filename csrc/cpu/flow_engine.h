@@ -10,6 +10,8 @@ namespace dgpde {
     void flow_assemble(const FlowCall& call); \
     void flow_reverse(const FlowCall& call);  \
     void flow_forward(const FlowCall& call);  \
+    void flow_load(const FlowCall& call);     \
+    void flow_faces(const FlowCall& call);    \
     void flow_side(const SideCall& call);     \
   }
 DGPDE_DECLARE_FLOW(generic)

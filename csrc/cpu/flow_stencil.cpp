@@ -298,7 +298,8 @@ class Reverse : public Stencil {
               t = at<V>(c.face[F::axis] + face.owner);
       const V up = rise<V>(face, w, i), lambda_o = at<V>(c.multiplier + n + face.offset);
       const FaceFlow<V> q = flow<V>(face, psi, other, kr, kr_o, up);
-      const V weight = F::is_a ? lambda - lambda_o : lambda_o - lambda;  // of q in -<lambda, F>
+      V weight = F::is_a ? lambda - lambda_o : lambda_o - lambda;  // of q in -<lambda, F>
+      if (c.seed_flow[F::axis]) weight = weight - at<V>(c.seed_flow[F::axis] + face.owner);
       grad_kr = grad_kr + weight * t * q.drop * (F::is_a ? q.mean_a : q.mean_b);
       if (F::is_a && c.grad_face[F::axis]) {
         double* to = c.grad_face[F::axis] + face.owner;
@@ -352,9 +353,66 @@ class Forward : public Stencil {
       const V fall = F::is_a ? dpsi_o - dpsi : dpsi - dpsi_o;
       const V dq = (dt * q.mean + t * dmean) * q.drop + t * q.mean * fall;
       f = F::is_a ? f - dq : f + dq;
+      if (F::is_a && c.dot_flow[F::axis]) set<V>(c.dot_flow[F::axis] + face.owner, -dq);
     });
     if (c.active) f = f + held<V>(n) * (dpsi - at<V>(c.dot_psi_old + n));
     set<V>(c.dot_residual + n, f);
+  }
+};
+
+// ---- flows through the faces ---------------------------------------------------------------------------------
+
+class Flows : public Stencil {
+ public:
+  using Stencil::Stencil;
+
+  void operator()(int64_t r) const {
+    const Row w = row(r);
+    along([&](auto zero, int64_t i, const Place& place) { cell<decltype(zero)>(w, i, place); });
+  }
+
+ private:
+  template <class V>
+  void cell(const Row& w, int64_t i, const Place& place) const {
+    const int64_t n = w.first + i;
+    const V psi = at<V>(c.psi + n), kr = at<V>(c.kr + n);
+    each_face(w, place, n, [&](auto face) __attribute__((always_inline)) {
+      using F = decltype(face);
+      if constexpr (F::is_a) {
+        const V other = at<V>(c.psi + n + face.offset), kr_o = at<V>(c.kr + n + face.offset);
+        const FaceFlow<V> q = flow<V>(face, psi, other, kr, kr_o, rise<V>(face, w, i));
+        set<V>(c.flow[F::axis] + face.owner, -at<V>(c.face[F::axis] + face.owner) * q.mean * q.drop);
+      }
+    });
+  }
+};
+
+// d/dpsi of the flows paired with their cotangents.
+class Load : public Stencil {
+ public:
+  using Stencil::Stencil;
+
+  void operator()(int64_t r) const {
+    const Row w = row(r);
+    along([&](auto zero, int64_t i, const Place& place) { cell<decltype(zero)>(w, i, place); });
+  }
+
+ private:
+  template <class V>
+  void cell(const Row& w, int64_t i, const Place& place) const {
+    const int64_t n = w.first + i;
+    const V psi = at<V>(c.psi + n), kr = at<V>(c.kr + n), dkr = at<V>(c.dkr + n);
+    V sum = at<V>(c.load + n);
+    each_face(w, place, n, [&](auto face) __attribute__((always_inline)) {
+      using F = decltype(face);
+      const V other = at<V>(c.psi + n + face.offset), kr_o = at<V>(c.kr + n + face.offset),
+              t = at<V>(c.face[F::axis] + face.owner), seed = at<V>(c.seed_flow[F::axis] + face.owner);
+      const FaceFlow<V> q = flow<V>(face, psi, other, kr, kr_o, rise<V>(face, w, i));
+      // q flows from b into a, the flow along the axis is -q
+      const V by_drop = F::is_a ? t * q.mean : -t * q.mean;
+      sum = sum + seed * (by_drop - t * q.drop * (F::is_a ? q.mean_a : q.mean_b) * dkr);
+    });
+    set<V>(c.load + n, sum);
   }
 };
 
@@ -381,6 +439,8 @@ void flow_assemble(const FlowCall& call) {
 
 void flow_reverse(const FlowCall& call) { over_rows<Reverse>(call); }
 void flow_forward(const FlowCall& call) { over_rows<Forward>(call); }
+void flow_load(const FlowCall& call) { over_rows<Load>(call); }
+void flow_faces(const FlowCall& call) { over_rows<Flows>(call); }
 
 // Sum of the magnitudes that are added to form a boundary flux, for its round-off (kernels/reference_faces.py).
 double flux_scale(const BoundaryFace<double>& f, double psi, double kr, double ponding_old, double dt, double q) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "hierarchy.h"
+#include "sums.h"
 
 namespace dgpde {
 inline namespace DGPDE_ISA {
@@ -19,10 +20,6 @@ DGPDE_HD void add_product(PackF a, PackF b, PackD& low, PackD& high) {
   low += __builtin_convertvector(u[0], PackD) * __builtin_convertvector(v[0], PackD);
   high += __builtin_convertvector(u[1], PackD) * __builtin_convertvector(v[1], PackD);
 }
-
-struct Sums {
-  double a = 0, b = 0;
-};
 
 // The vectors of a solve, kept from one solve to the next.
 template <class Real>
@@ -97,7 +94,6 @@ class Krylov {
 
  private:
   static constexpr int64_t kSegment = 2 * kLanes * Level<V>::kGroup;  // cells of x that belong to a group of tiles
-  static constexpr int64_t kBlock = 4096;                             // cells of a piece of a sum, about
 
   LinearReport failed(LinearReport& report, double* x, LinearStatus status) const {
     for (int64_t i = 0; i < a_.cells(); ++i) x[i] = NAN;
@@ -112,22 +108,10 @@ class Krylov {
     return sum;
   }
 
-  // work(first cell, cells) over all rows of x, in blocks; the sums of what it returns.
+  // work(first cell, cells) over all rows of x; the sums of what it returns.
   template <class Work>
   Sums rows(const Work& work) {
-    const int64_t count = a_.nz * a_.ny, step = std::max<int64_t>(1, kBlock / a_.nx),
-                  items = (count + step - 1) / step;
-    if (w_.sums.size() < items) w_.sums.resize(items);
-#pragma omp parallel for schedule(static) num_threads(o_.threads) if (o_.threads > 1 && items > 3)
-    for (int64_t item = 0; item < items; ++item) {
-      Sums sum;
-      for (int64_t row = item * step; row < count && row < (item + 1) * step; ++row) {
-        const Sums more = work(row * a_.nx, a_.nx);
-        sum.a += more.a, sum.b += more.b;
-      }
-      w_.sums[item] = sum;
-    }
-    return total(items);
+    return sum_rows(w_.sums, a_.nz * a_.ny, a_.nx, o_.threads, work);
   }
 
   // work(y, group, z, first cell, cells) over all segments of x that belong to a group of tiles, z innermost.

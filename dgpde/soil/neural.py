@@ -14,12 +14,13 @@ Weights. s rises, with 0 < s' = (1 + t^2)^(-3/2) <= 1, so that
 
     dD/du = sum_j p_j s'(t_j) > -1   for every u and x, if   sum_j max(-p_j, 0) < 1
 
-The free numbers r_j, of which p_j is made, therefore enter as
+The free numbers slope_j, of which p_j is made, therefore enter as r_j = 100 s(slope_j/100) and
 
     p_j = r_j / (1 + sum_k [ phi(-r_k) + phi(r_k)/P ]),   phi(r) = (r + sqrt(r^2 + e^2))/2 > max(r, 0),   e = 0.1
 
-whence sum_j max(-p_j, 0) < 1 and sum_j max(p_j, 0) < P, whatever r is. w_j = 5^s(rate_j) lies in (1/5, 5). Hence, for
-every value of every weight and feature:
+whence sum_j max(-p_j, 0) < 1 and sum_j max(p_j, 0) < P, whatever r is; and as |r| < 100, 1 + dD/du stays above
+1/(2 + 101 units), far from round-off. w_j = 5^s(rate_j) lies in (1/5, 5). Hence, for every value of every weight and
+feature:
 
 - theta falls strictly from theta_s (psi -> 0) to theta_r (psi -> -inf), since d theta/du = Se'(u_1) (1 + D_1') < 0;
 - kr lies in (0, 1), is 1 at saturation and falls strictly with the suction, since
@@ -51,19 +52,21 @@ from torch import Tensor
 
 from dgpde.kernels.soil_relation.function import soil_relation
 from dgpde.kernels.soil_relation.module import WEIGHT, SoilFunction
-from dgpde.kernels.soil_relation.reference_network import Curves, curves, warped
+from dgpde.kernels.soil_relation.reference_network import FEATURES, Curves, curves, warped
 from dgpde.soil.base import Soil, Value
 from dgpde.soil.tabulated import check_range
 from dgpde.soil.van_genuchten import VanGenuchten
 
-ROUTES = ("baked", "torch")
-RELATIONS = {"baked": "tabulated", "torch": "module"}
+ROUTES = ("fused", "baked", "torch")
+RELATIONS = {"fused": "network", "baked": "tabulated", "torch": "module"}
 PRIOR = ("theta_r", "theta_s", "alpha", "n", "l")
 
 #: D_0: the largest shift of a whole curve, a factor of 100 in suction.
 LARGEST_SHIFT = math.log(100.0)
 #: w_j lies between this number's inverse and it, per unit of ln h.
 LARGEST_RATE = 5.0
+#: Bound of r.
+LARGEST_SLOPE = 100.0
 #: e in phi.
 SOFTNESS = 0.1
 
@@ -89,7 +92,7 @@ class SoilNetwork(torch.nn.Module):
         dtype: of the parameters, torch.float64 (default) or torch.float32.
 
     Attributes (``nn.Parameter``), the first dimension being retention, conductivity:
-        slope: r, [2, units], 0 at first.
+        slope: r = 100 s(slope/100), [2, units], 0 at first.
         rate: [2, units], w = 5^s(rate), 0 at first.
         centre: u_j [2, units], ln of suctions in m, evenly over ``psi_range`` at first.
         shift: c, [2], 0 at first.
@@ -135,7 +138,7 @@ class SoilNetwork(torch.nn.Module):
 
     def weights(self) -> Tensor:
         """The kernel's weights [2, units + 1, 3 + features]: a, w, b and U of every unit; row 0 is the shift."""
-        r = self.slope
+        r = LARGEST_SLOPE * bounded(self.slope / LARGEST_SLOPE)
         above = 0.5 * (r + torch.sqrt(r * r + SOFTNESS**2))
         below = above - r
         p = r / (1.0 + (below + above / self.steepest).sum(1, keepdim=True))
@@ -171,6 +174,8 @@ class NeuralSoil(Soil):
 
     - "baked": the network is evaluated at the knots of a table, values and exact slopes, once a run and soil; a cell
       costs what a ``Tabulated`` one does, however large the network. The table's error is ``table_error()``.
+    - "fused" (default): the kernels of both engines evaluate the network in every cell, with derivatives in psi, prior,
+      features and weights that are derived by hand. Up to three features.
     - "torch": PyTorch evaluates the network at every Newton iteration of the field engine; the column engine
       refuses it.
 
@@ -195,7 +200,7 @@ class NeuralSoil(Soil):
         prior: VanGenuchten,
         network: SoilNetwork,
         features: Sequence[Value] = (),
-        route: str = "baked",
+        route: str = "fused",
         psi_range: tuple[float, float] = (-1e-6, -1e6),
         n_knots: int = 384,
     ) -> None:
@@ -212,6 +217,11 @@ class NeuralSoil(Soil):
         if len(features) != network.features:
             raise ValueError(
                 f"features: has {len(features)} entries but the network has {network.features}; give one for each"
+            )
+        if route == "fused" and network.features > len(FEATURES):
+            raise ValueError(
+                f"route: 'fused' takes networks of up to {len(FEATURES)} features, this one has {network.features}; "
+                "choose 'baked'"
             )
         if route not in ROUTES:
             raise ValueError(f"route: is {route!r}; choose one of {', '.join(ROUTES)}")
@@ -352,6 +362,11 @@ class NeuralSoil(Soil):
         if self.route == "baked":
             cells, classes = self._distinct()
             return {"table": self._table(cells), "classes": classes}
+        if self.route == "fused":
+            unused = self._get("theta_s").new_zeros(())
+            values = {name: self._get(name) for name in PRIOR}
+            values |= {name: getattr(self, name, unused) for name in FEATURES}
+            return values | {"weights": self.network.weights()}
         values = {name: self._get(name) for name in self._names if name != "k_sat"}
         return values | {WEIGHT + "weights": self.network.weights()}
 

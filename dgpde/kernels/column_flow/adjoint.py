@@ -19,6 +19,7 @@ from dgpde.kernels.column_flow.native import (
     strides_tzn,
 )
 from dgpde.kernels.column_flow.problem import SOIL_PARAMETERS, ColumnProblem
+from dgpde.kernels.soil_relation.reference import is_shared
 
 OUTPUTS = ("psi", "ponding", "top_flux", "bottom_flux", "runoff", "uptake")
 Replay = tuple[Segment, dict[str, Tensor], Any]  # segment, inputs with the state at its start, history
@@ -75,6 +76,9 @@ def run_adjoint(
         table = inputs["soil.table"]
         # chunks of (sum, what its rounding lost), see ColumnAdjoint::add_soil
         gradients["soil.table"] = zeros(backend.table_chunks(table), 2, *table.shape)
+    if "soil.weights" in wanted:
+        # of each column by itself: so the sum has one order, however the run is cut into segments
+        gradients["soil.weights"] = zeros(inputs["soil.weights"].numel(), n)
     failed = torch.zeros(n, dtype=torch.int32, device=device)
     dense = {name: value.contiguous() for name, value in cotangents.items() if value is not None}
 
@@ -96,8 +100,11 @@ def run_adjoint(
         for name, group, slot in input_slots(problem):
             if name not in gradients:
                 continue
-            value = gradients[name] if name == "soil.table" else cut[name]
-            strides = (value.stride(0), 0, 0) if name == "soil.table" else strides_tzn(name, value)
+            value = gradients[name] if is_shared(name) else cut[name]
+            if name == "soil.weights":
+                strides = value.stride(0), 0, 1
+            else:
+                strides = (value.stride(0), 0, 0) if name == "soil.table" else strides_tzn(name, value)
             io.set_gradient(group, slot, value.data_ptr(), *strides)
         backend.adjoint(native, io, history)
         del history  # before the next one is made
@@ -114,6 +121,8 @@ def run_adjoint(
         )
     if "soil.table" in wanted:
         gradients["soil.table"] = gradients["soil.table"].sum(1).sum(0)
+    if "soil.weights" in wanted:
+        gradients["soil.weights"] = gradients["soil.weights"].sum(1).reshape(inputs["soil.weights"].shape)
     psi_bar = dense.get("psi")
     if "psi0" in wanted and psi_bar is not None and problem.save and problem.save[0] == 0:
         gradients["psi0"] += psi_bar[0]
@@ -169,7 +178,7 @@ def run_tangent(
             if name not in cut:
                 continue
             value = cut[name].detach()
-            if name == "soil.table":
+            if is_shared(name):
                 value = value.contiguous()
                 io.set_tangent(group, slot, value.data_ptr(), 0, 0, 0)
             else:

@@ -16,6 +16,8 @@ from dgpde.kernels.column_flow.problem import (
     ColumnResult,
     Report,
 )
+from dgpde.kernels.soil_relation.reference import is_shared
+from dgpde.kernels.soil_relation.reference_network import OWN
 
 _BOUNDARY_CODES = {name: code for code, name in enumerate(BOUNDARY_VALUES)}
 _RELATION_CODES = {name: code for code, name in enumerate(SOIL_PARAMETERS)}
@@ -28,6 +30,8 @@ def input_slots(problem: ColumnProblem) -> list[tuple[str, str, int]]:
         group, _, field = name.partition(".")
         if name == "soil.table":
             slots.append((name, "soil", 0))
+        elif name == "soil.weights":
+            slots.append((name, "weights", 0))
         elif group == "soil":
             slots.append((name, "soil", SOIL_PARAMETERS[problem.relation].index(field)))
         elif group == "top":
@@ -95,9 +99,12 @@ def native_problem(module: Any, problem: ColumnProblem, inputs: dict[str, Tensor
 
     for name, group, slot in input_slots(problem):
         value = inputs[name].detach()
-        if name == "soil.table":
+        if is_shared(name):
             value = value.contiguous()
-            p.n_classes, p.n_knots = value.shape[0], value.shape[1]
+            if name == "soil.table":
+                p.n_classes, p.n_knots = value.shape[0], value.shape[1]
+            else:
+                p.n_units, p.n_features = value.shape[1], value.shape[2] - OWN
             p.set_input(group, slot, value.data_ptr(), 0, 0, 0)
         else:
             p.set_input(group, slot, value.data_ptr(), *strides_tzn(name, value))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from dgpde.kernels.soil_relation.reference import is_shared
+
 if TYPE_CHECKING:
     from dgpde.options import SolveOptions
 
@@ -23,6 +25,7 @@ SOIL_PARAMETERS: dict[str, tuple[str, ...]] = {
     "peters_durner_iden": ("theta_r", "theta_s", "alpha", "n", "omega", "l", "h_0", "a"),
     "saturated": ("theta_s",),
     "tabulated": (),
+    "network": ("theta_r", "theta_s", "alpha", "n", "l", "x1", "x2", "x3", "weights"),
 }
 
 # Series values [T, n] of each boundary, in kernel order.
@@ -137,8 +140,8 @@ def check_inputs(problem: ColumnProblem, inputs: dict[str, Tensor]) -> None:
     t, nz, n = problem.intervals, problem.nz, problem.n
     for name in problem.input_names():
         value = inputs[name]
-        if name == "soil.table":
-            assert value.dim() == 3 and value.shape[2] == 4, (name, value.shape)
+        if is_shared(name):
+            assert value.dim() == 3 and (value.shape[2] == 4 or name != "soil.table"), (name, value.shape)
             continue
         if name in ("psi0", "k_sat", "specific_storage") or name.startswith("soil."):
             shape: tuple[int, ...] = (nz, n)

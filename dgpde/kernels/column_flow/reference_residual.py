@@ -26,7 +26,7 @@ from torch.autograd import forward_ad
 
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, ROOT_INPUTS, SOIL_PARAMETERS, ColumnProblem
 from dgpde.kernels.reference_faces import Boundary, BoundaryFace, boundary, face_mean
-from dgpde.kernels.soil_relation.reference import theta_kr, wet_suction
+from dgpde.kernels.soil_relation.reference import is_shared, theta_kr, wet_suction
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,13 @@ class StepData:
         def take(value: Tensor) -> Tensor:
             return value.index_select(-1, columns)
 
-        table = self.soil.get("table")
-        data = replace(self, soil={}) if table is not None else self
-        data = data.map(take)
-        if table is None or self.classes is None:
+        shared = {name: value for name, value in self.soil.items() if is_shared(name)}
+        fields = {name: value for name, value in self.soil.items() if name not in shared}
+        data = replace(self, soil=fields).map(take)
+        data = replace(data, soil=data.soil | shared)
+        if self.classes is None:
             return data
-        return replace(data, soil={"table": table}, classes=self.classes.index_select(-1, columns))
+        return replace(data, classes=self.classes.index_select(-1, columns))
 
     def retention(self, psi: Tensor, row: int | None = None) -> tuple[Tensor, Tensor]:
         """theta and kr of all cells at psi [nz, n], or of the cells of one row at psi [n]."""
@@ -88,7 +89,7 @@ class StepData:
         cells = self.soil if self.classes is None else self.soil | {"classes": self.classes}
         if row is None:
             return cells
-        return {name: value if name == "table" else value[row] for name, value in cells.items()}
+        return {name: value if is_shared(name) else value[row] for name, value in cells.items()}
 
 
 class Terms(NamedTuple):

@@ -18,6 +18,7 @@ from dgpde.kernels.flow_stencil.problem import (
     DARCY,
     PRESCRIBED,
     SIDES,
+    Carried,
     Cotangents,
     Evaluation,
     StencilProblem,
@@ -25,12 +26,15 @@ from dgpde.kernels.flow_stencil.problem import (
     Tangents,
     of_interval,
     on_side,
+    river_inflow,
 )
 from dgpde.kernels.flow_stencil.reference_path import move
 from dgpde.kernels.soil_relation.cpu import Relation
 
 Inputs = dict[str, Tensor]
 KINDS = {name: code for code, name in enumerate(BOUNDARY_VALUES)}
+MOVED = 1 << 15  # cells that an update moves at a time
+FLOWS = tuple(f"flow_{axis}" for axis in AXES)
 ROWS = ("squares", "beyond", "exact", "sum", "terms")
 # Where the partial derivatives of a boundary flux stand (enum BoundaryInput in csrc/math/column_faces.h).
 PSI, KR, KR_B, TRANSMISSIVITY, VALUE, PONDING, PARTIALS = 0, 1, 2, 3, 4, 8, 9
@@ -68,6 +72,7 @@ class CpuStencil:
         self._rivers = None if problem.rivers is None else problem.rivers.sort(stable=True)
         self._wet: Tensor | None = None
         self._theta_s: Tensor | None = None
+        self._matrix: Tensor | None = None  # of the last evaluation that was asked for one
 
     # ----------------------------------------------------------------------------------------------- the soil
 
@@ -105,8 +110,15 @@ class CpuStencil:
         """Where a Newton update leads."""
         if self._theta_s is None:
             self._theta_s = self.theta(torch.zeros_like(psi))
-        theta_r = self.inputs.get("soil.theta_r", torch.zeros((), dtype=psi.dtype))
-        return move(psi, update, now.theta, now.capacity, self.wet_suction(), theta_r, self._theta_s)
+        theta_r = self.inputs.get("soil.theta_r", torch.zeros((), dtype=psi.dtype)).expand_as(psi)
+        fields = (psi, update, now.theta, now.capacity, self.wet_suction(), theta_r, self._theta_s)
+        # a part at a time, which stays in the cache and whose temporaries take no memory to speak of
+        axis = 0 if psi.shape[0] >= psi.shape[1] else 1
+        parts = -(-psi.numel() // MOVED)
+        found = torch.empty_like(psi)
+        for into, *part in zip(*(field.chunk(parts, axis) for field in (found, *fields)), strict=True):
+            into.copy_(move(*part))
+        return found
 
     # ------------------------------------------------------------------------------------------- the boundary
 
@@ -212,7 +224,9 @@ class CpuStencil:
             call.set("rows", found[slot], slot)
         coefficients = None
         if matrix:
-            coefficients = psi.new_empty(7, *problem.shape)
+            if self._matrix is None:
+                self._matrix = psi.new_empty(7, *problem.shape)
+            coefficients = self._matrix
             call.set("capacity", curves.capacity)
             call.set("dkr", curves.dkr)
             call.set("matrix", coefficients)
@@ -236,6 +250,21 @@ class CpuStencil:
     def linearise(self, step: Step, psi: Tensor) -> CpuLinearised:
         """The step at its accepted state."""
         return CpuLinearised(self, step, psi)
+
+    def carried(self, step: Step, psi: Tensor) -> Carried:
+        """What the step does to the water."""
+        problem, curves = self.problem, self.curves(psi)
+        call = self.call(step, psi, curves)
+        flow = {axis: torch.zeros_like(psi) for axis in problem.axes}
+        for axis, value in flow.items():
+            call.set("flow", value, axis)
+        self.module.flow_faces(call.native)
+        sides = {side: self.side(side, step, psi, curves.kr, partials=False).flux for side in problem.sides}
+        rivers = None
+        if problem.rivers is not None:
+            rivers = river_inflow(self.inputs, problem.rivers, step.interval, psi)
+        elastic = self.inputs["storage"] * curves.theta * (psi - step.psi)
+        return Carried(curves.theta, elastic, flow, sides, rivers)
 
     def pull_theta(self, psi: Tensor, carry_theta: Tensor, gradients: Inputs) -> Tensor:
         """d/dx of <carry_theta, theta(psi; x)>."""
@@ -289,6 +318,28 @@ class CpuLinearised:
             for name, partial in self._partials(side):
                 if name in cotangents:
                     on_side(found, side).add_(cotangents[name] * (partial[PSI] + partial[KR] * slope))
+        return self._load_carried(found, cotangents)
+
+    def _load_carried(self, found: Tensor, cotangents: Cotangents) -> Tensor:
+        """Add d/dpsi of what the water carries along with it."""
+        stencil, problem = self.stencil, self.stencil.problem
+        if any(name in cotangents for name in FLOWS):
+            call = stencil.call(self.step, self.psi, self.curves)
+            call.set("dkr", self.curves.dkr)
+            for axis in problem.axes:
+                seed = cotangents.get(FLOWS[axis])
+                call.set("seed_flow", torch.zeros_like(found) if seed is None else seed, axis)
+            call.set("load", found)
+            stencil.module.flow_load(call.native)
+        if "elastic" in cotangents:
+            change = self.psi - self.step.psi
+            slope = self.curves.capacity * change + self.curves.theta
+            found = found + cotangents["elastic"] * stencil.inputs["storage"] * slope
+        if "rivers" in cotangents:
+            assert problem.rivers is not None
+            name = "rivers.conductance"
+            conductance = of_interval(name, stencil.inputs[name], self.step.interval)
+            found.view(-1).index_add_(0, problem.rivers, conductance * cotangents["rivers"], alpha=-1.0)
         return found
 
     def pull(
@@ -307,9 +358,19 @@ class CpuLinearised:
         for name, axis in ((f"face_{AXES[axis]}", axis) for axis in problem.axes):
             if name in gradients:
                 call.set("grad_face", gradients[name], axis)
+        for axis in problem.axes:
+            if FLOWS[axis] in cotangents:
+                call.set("seed_flow", cotangents[FLOWS[axis]], axis)
         if "storage" in gradients:
             call.set("grad_storage", gradients["storage"])
         stencil.module.flow_reverse(call.native)
+        if "elastic" in cotangents:
+            seed, change = cotangents["elastic"], self.psi - step.psi
+            stored = seed * stencil.inputs["storage"]
+            grad_theta += stored * change
+            new_psi -= stored * self.curves.theta
+            if "storage" in gradients:
+                gradients["storage"] += seed * self.curves.theta * change
         has_pond = problem.sides.get("top") == "atmosphere"
         carry_ponding = torch.zeros_like(step.ponding) if has_pond else cotangents["ponding"].clone()
         for side in problem.sides:
@@ -321,7 +382,10 @@ class CpuLinearised:
             if name in gradients:
                 self._pull_source(name, multiplier, gradients[name])
         if problem.rivers is not None:
-            self._pull_rivers(problem.rivers, multiplier, gradients)
+            weight = multiplier.flatten()[problem.rivers]
+            if "rivers" in cotangents:
+                weight = weight + cotangents["rivers"]
+            self._pull_rivers(problem.rivers, weight, gradients)
         if any(name.startswith("soil.") for name in gradients):
             stencil.pull_soil(self.psi, grad_theta, grad_kr, gradients)
         return new_theta, new_psi, carry_ponding
@@ -355,9 +419,9 @@ class CpuLinearised:
             gain = self.stencil.problem.volume(multiplier) * multiplier
             row.add_(gain.sum_to_size(row.shape))
 
-    def _pull_rivers(self, cells: Tensor, multiplier: Tensor, gradients: Inputs) -> None:
-        """F holds -conductance (head - psi)."""
-        inputs, interval, weight = self.stencil.inputs, self.step.interval, multiplier.flatten()[cells]
+    def _pull_rivers(self, cells: Tensor, weight: Tensor, gradients: Inputs) -> None:
+        """``weight``: of the inflow conductance (head - psi), which F holds with a minus."""
+        inputs, interval = self.stencil.inputs, self.step.interval
         head, conductance = (
             of_interval(name, inputs[name], interval) for name in ("rivers.head", "rivers.conductance")
         )
@@ -383,8 +447,15 @@ class CpuLinearised:
                 call.set("dot_face", tangents[f"face_{AXES[axis]}"], axis)
         if "storage" in tangents:
             call.native.dot_storage_stride = call.set_one_or_all("dot_storage", tangents["storage"])
-        stencil.module.flow_forward(call.native)
         outputs = {"ponding": state[2], "runoff": torch.zeros_like(state[2])}
+        for axis in problem.axes:
+            outputs[FLOWS[axis]] = torch.zeros_like(psi)
+            call.set("dot_flow", outputs[FLOWS[axis]], axis)
+        stencil.module.flow_forward(call.native)
+        storage, change = stencil.inputs["storage"], self.psi - self.step.psi
+        outputs["elastic"] = storage * (dot_theta * change + self.curves.theta * (psi - state[1]))
+        if "storage" in tangents:
+            outputs["elastic"] += tangents["storage"] * self.curves.theta * change
         for side, kind in problem.sides.items():
             dots = {PSI: on_side(psi, side), KR: on_side(dot_kr, side)}
             slots = {f"{side}.{name}": VALUE + slot for slot, name in enumerate(BOUNDARY_VALUES[kind])}
@@ -417,6 +488,7 @@ class CpuLinearised:
             if "rivers.conductance" in tangents:
                 moved = of_interval("rivers.conductance", tangents["rivers.conductance"], interval)
                 gain = gain + moved * (head - self.psi.flatten()[cells])
+            outputs["rivers"] = gain
             found.view(-1).index_add_(0, cells, gain, alpha=-1.0)
         return found, dot_theta, outputs
 

@@ -206,6 +206,7 @@ class Evaluation(NamedTuple):
         flux: by side, [*side] m/s into the domain.
         ponding, runoff: [ny, nx] m at the end of the step, and m/s.
         matrix: [7, nz, ny, nx] m2/s, the true Jacobian in the order of ``COEFFICIENTS``; None when not asked for.
+            It holds until the stencil is asked for another one, which may be written in its place.
     """
 
     residual: Tensor
@@ -222,8 +223,33 @@ class Evaluation(NamedTuple):
     matrix: Tensor | None
 
 
-Cotangents = dict[str, Tensor]  # of a step's outputs: "ponding", "runoff", and a side's name for its flux
+# Of a step's outputs: "ponding", "runoff", a side's name for its flux, and those of ``Carried.outputs``.
+Cotangents = dict[str, Tensor]
 Tangents = dict[str, Tensor]
+
+
+class Carried(NamedTuple):
+    """What an accepted step does to the water, for what the water carries.
+
+    Attributes:
+        theta: [nz, ny, nx] at the end of the step.
+        elastic: [nz, ny, nx] m3, water that elastic storage took up in the step.
+        flow: by axis, [nz, ny, nx] m3/s through the face above, north, east of a cell, positive along the axis; 0
+            where there is none.
+        sides: by side, [*side] m/s into the domain.
+        rivers: [m] m3/s into the cells of the rivers; None without any.
+    """
+
+    theta: Tensor
+    elastic: Tensor
+    flow: dict[int, Tensor]
+    sides: dict[str, Tensor]
+    rivers: Tensor | None
+
+    def outputs(self) -> dict[str, Tensor]:
+        """What a step's cotangents and tangents may hold of it: "elastic", "flow_z" ..., "rivers"."""
+        found = {"elastic": self.elastic} | {f"flow_{AXES[k]}": value for k, value in self.flow.items()}
+        return found if self.rivers is None else found | {"rivers": self.rivers}
 
 
 class Linearised(Protocol):
@@ -231,7 +257,7 @@ class Linearised(Protocol):
 
     @property
     def matrix(self) -> Tensor:
-        """[7, nz, ny, nx], the true Jacobian."""
+        """[7, nz, ny, nx], the true Jacobian; it holds as long as that of an ``Evaluation``."""
 
     def load(self, cotangents: Cotangents, carry_theta: Tensor) -> Tensor:
         """d/dpsi of <cotangents, outputs> + <carry_theta, theta(psi)>, [nz, ny, nx]."""
@@ -253,7 +279,7 @@ class Linearised(Protocol):
     def push(
         self, psi: Tensor, state: tuple[Tensor, Tensor, Tensor], tangents: Tangents
     ) -> tuple[Tensor, Tensor, Tangents]:
-        """Tangents of F, theta(psi) and the outputs.
+        """Tangents of F, theta(psi) and the outputs, those of ``Carried`` among them.
 
         Args:
             psi: tangent of psi at the end of the step, [nz, ny, nx].
@@ -286,6 +312,9 @@ class Stencil(Protocol):
 
     def linearise(self, step: Step, psi: Tensor) -> Linearised:
         """The step at its accepted state."""
+
+    def carried(self, step: Step, psi: Tensor) -> Carried:
+        """What the step does to the water, psi at its end."""
 
     def pull_theta(self, psi: Tensor, carry_theta: Tensor, gradients: dict[str, Tensor]) -> Tensor:
         """Add d/dx of <carry_theta, theta(psi; x)> to the soil's gradients; returns d/dpsi."""

@@ -25,6 +25,7 @@ from dgpde.kernels.flow_stencil.problem import (
     PRESCRIBED,
     ROUND_OFF,
     SIDES,
+    Carried,
     Cotangents,
     Evaluation,
     StencilProblem,
@@ -50,6 +51,7 @@ class Terms(NamedTuple):
     own: Tensor  # [nz, ny, nx] m3/s, of all but the flows between cells
     theta: Tensor  # [nz, ny, nx]
     outputs: dict[str, Tensor]  # "ponding" m, "runoff" m/s, and by side the flux m/s
+    carried: Carried
 
 
 def retention(problem: StencilProblem, inputs: Inputs, psi: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,10 +157,12 @@ def terms(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor, stat
     if problem.active is not None:
         residual = residual + torch.where(problem.active, 0.0, IDENTITY) * (psi - psi_old)
     inner = torch.zeros_like(magnitude)
+    along: dict[int, Tensor] = {}
     for axis in problem.axes:
         face, psi_b, kr_b = faces(problem, inputs, axis), beyond(psi, axis), beyond(kr, axis)
         flow = face_flow(problem, axis, face, (psi, psi_b), (kr, kr_b))
         residual = residual - flow + before(flow, axis)
+        along[axis] = -flow
         mean = face_mean(problem.face_mean, kr, kr_b, psi_b - psi + problem.rise[axis].to(face) > 0.0)
         scale = face * mean * (psi.abs() + psi_b.abs() + problem.rise[axis].to(face).abs())
         inner = inner + scale + before(scale, axis)
@@ -179,6 +183,7 @@ def terms(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor, stat
         rate = of_interval("wells", inputs["wells"], step.interval)
         gain = torch.zeros_like(residual).flatten().index_add(0, problem.wells, rate).reshape(problem.shape)
         residual, magnitude = residual - gain, magnitude + gain.abs()
+    rate = None
     if problem.rivers is not None:
         rate = river_inflow(inputs, problem.rivers, step.interval, psi)
         gain = torch.zeros_like(residual).flatten().index_add(0, problem.rivers, rate).reshape(problem.shape)
@@ -187,7 +192,9 @@ def terms(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor, stat
         size = conductance * (head.abs() + psi.flatten()[problem.rivers].abs())
         sizes = torch.zeros_like(residual).flatten().index_add(0, problem.rivers, size).reshape(problem.shape)
         residual, magnitude = residual - gain, magnitude + sizes
-    return Terms(residual, magnitude + inner, magnitude, theta, outputs)
+    sides = {side: outputs[side] for side in problem.sides}
+    carried = Carried(theta, elastic * (psi - psi_old), along, sides, rate)
+    return Terms(residual, magnitude + inner, magnitude, theta, outputs, carried)
 
 
 def jacobian(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor) -> tuple[Tensor, Tensor]:
@@ -300,6 +307,12 @@ class ReferenceStencil:
         """The step at its accepted state."""
         return ReferenceLinearised(self, step, psi)
 
+    def carried(self, step: Step, psi: Tensor) -> Carried:
+        """What the step does to the water."""
+        with torch.no_grad():
+            state = (step.theta, step.psi, step.ponding)
+            return terms(self.problem, self.inputs, step, psi, state).carried
+
     def pull_theta(self, psi: Tensor, carry_theta: Tensor, gradients: Inputs) -> Tensor:
         """d/dx of <carry_theta, theta(psi; x)>."""
         names = [name for name in gradients if name.startswith("soil.")]
@@ -342,7 +355,9 @@ class ReferenceLinearised:
         with torch.enable_grad():
             x = self.psi.detach().requires_grad_()
             found = self._terms(self.stencil.inputs, x, (step.theta, step.psi, step.ponding))
-            total = (found.theta * carry_theta).sum() + _paired(found.outputs, cotangents)
+            total = (found.theta * carry_theta).sum() + _paired(
+                found.outputs | found.carried.outputs(), cotangents
+            )
             return _accumulate(total, {"psi": x}, {}, {})["psi"]
 
     def pull(
@@ -355,7 +370,9 @@ class ReferenceLinearised:
             before_step = {"theta": step.theta, "psi": step.psi, "ponding": step.ponding}
             state = {name: value.detach().clone().requires_grad_() for name, value in before_step.items()}
             found = self._terms(inputs | leaves, self.psi, (state["theta"], state["psi"], state["ponding"]))
-            total = (found.theta * carry_theta).sum() + _paired(found.outputs, cotangents)
+            total = (found.theta * carry_theta).sum() + _paired(
+                found.outputs | found.carried.outputs(), cotangents
+            )
             total = total - (found.residual * multiplier).sum()
             carry = _accumulate(total, state, leaves, gradients)
         return carry["theta"], carry["psi"], carry["ponding"]
@@ -367,7 +384,8 @@ class ReferenceLinearised:
         def found(at: Inputs) -> Inputs:
             inputs = self.stencil.inputs | {name: at[name] for name in tangents}
             found = self._terms(inputs, at["psi"], (at["theta_old"], at["psi_old"], at["ponding_old"]))
-            return {"residual": found.residual, "theta": found.theta} | found.outputs
+            outputs = found.outputs | found.carried.outputs()
+            return {"residual": found.residual, "theta": found.theta} | outputs
 
         before_step = dict(zip(names, (step.theta, step.psi, step.ponding), strict=True))
         at = before_step | {"psi": self.psi} | {name: self.stencil.inputs[name] for name in tangents}

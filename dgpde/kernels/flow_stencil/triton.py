@@ -27,6 +27,7 @@ from dgpde.kernels.flow_stencil.problem import (
 from dgpde.kernels.flow_stencil.reference_path import move
 from dgpde.kernels.flow_stencil.sides import faces_of
 from dgpde.kernels.flow_stencil.triton_launch import BLOCK, launch, programs
+from dgpde.kernels.flow_stencil.triton_network import TritonNetwork
 from dgpde.kernels.flow_stencil.triton_soil import TritonSoil, flat_or_one
 from dgpde.kernels.flow_stencil.triton_stencil import assemble_kernel, forward_kernel, reverse_kernel
 from dgpde.kernels.soil_relation.reference import wet_suction
@@ -58,9 +59,11 @@ class TritonStencil:
             raise ValueError(f"backend: 'triton' cannot run on tensors on {sample.device}: {reason}")
         self.problem, self.inputs = problem, {name: value.detach() for name, value in inputs.items()}
         soil = [self.inputs[f"soil.{name}"] for name in problem.soil_names()]
-        self.soil: TritonSoil | FunctionSoil
+        self.soil: TritonSoil | TritonNetwork | FunctionSoil
         if problem.function is not None:
             self.soil = FunctionSoil(problem.function, soil)
+        elif problem.relation == "network":
+            self.soil = TritonNetwork(soil)
         else:
             self.soil = TritonSoil(problem.relation, problem.variant, soil, problem.classes, problem.knots)
         self.constant = problem.relation == "saturated"

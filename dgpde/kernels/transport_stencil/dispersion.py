@@ -1,0 +1,172 @@
+"""Dispersion from the flow, by PyTorch: what the faces of a step conduct. Differentiated by autograd.
+
+Bear & Scheidegger with two transverse dispersivities (Burnett & Frind 1987, Water Resour. Res. 23:695), q the flux:
+
+    (theta D)_zz = theta tau D_m + (a_L q_z^2 + a_V (q_y^2 + q_x^2))/|q|
+    (theta D)_yy = theta tau D_m + (a_L q_y^2 + a_H q_x^2 + a_V q_z^2)/|q|        (x alike)
+    (theta D)_yx = (a_L - a_H) q_y q_x/|q|,   (theta D)_zx = (a_L - a_V) q_z q_x/|q|,   (theta D)_zy alike
+
+On a face the normal component of q is what flows through it, the others are the mean of those in its two cells, which are
+the mean of what flows through the two faces of the cell across that axis, sides of the domain included. Coefficients of the
+two cells are averaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dgpde.kernels.flow_stencil.problem import SIDES, on_side
+from dgpde.kernels.flow_stencil.reference import before, beyond
+from dgpde.kernels.transport_stencil.problem import Faces, Geometry
+
+
+@dataclass(frozen=True)
+class Dispersion:
+    """Coefficients that broadcast to [nz, ny, nx]; None for 0.
+
+    Attributes:
+        longitudinal, horizontal, vertical: dispersivities, m.
+        pore: theta tau D_m, m2/s.
+    """
+
+    longitudinal: Tensor | None = None
+    horizontal: Tensor | None = None
+    vertical: Tensor | None = None
+    pore: Tensor | None = None
+
+    @property
+    def mechanical(self) -> bool:
+        """Whether there is any but diffusion."""
+        return any(value is not None for value in (self.longitudinal, self.horizontal, self.vertical))
+
+    def at(self, face: object) -> Dispersion:
+        """The same with a function applied to every coefficient."""
+        assert callable(face)
+        return Dispersion(*(None if value is None else face(value) for value in vars(self).values()))
+
+    def across(self, normal: int, q: list[Tensor | None]) -> Tensor | None:
+        """(theta D)_nn for the components of the flux, None where nothing flows along an axis; None for 0."""
+        total = self.pore
+        if self.mechanical:
+            speed = _length(q)
+            for axis, component in enumerate(q):
+                if component is None or speed is None:
+                    continue
+                coefficient = (
+                    self.longitudinal
+                    if axis == normal
+                    else self.vertical
+                    if 0 in (axis, normal)
+                    else self.horizontal
+                )
+                if coefficient is not None:
+                    part = coefficient * (component * component / speed)
+                    total = part if total is None else total + part
+        return total
+
+    def along(self, normal: int, other: int, q: list[Tensor | None]) -> Tensor | None:
+        """(theta D)_nt; None for 0."""
+        speed = _length(q) if self.mechanical else None
+        one, two = q[normal], q[other]
+        if speed is None or one is None or two is None:
+            return None
+        across = self.vertical if 0 in (normal, other) else self.horizontal
+        if self.longitudinal is None:
+            return None if across is None else -across * (one * two / speed)
+        coefficient = self.longitudinal if across is None else self.longitudinal - across
+        return coefficient * (one * two / speed)
+
+
+def _length(q: list[Tensor | None]) -> Tensor | None:
+    """|q|; 1 where it is 0, so that what is divided by it stays 0 there (q^2/|q| tends to 0 with q)."""
+    square = None
+    for component in q:
+        if component is not None:
+            part = component * component
+            square = part if square is None else square + part
+    if square is None:
+        return None
+    flows = square > 0.0
+    return torch.where(flows, torch.where(flows, square, 1.0).sqrt(), 1.0)
+
+
+def disperse(
+    geometry: Geometry, flow: dict[int, Tensor], water: dict[str, Tensor], given: Dispersion
+) -> tuple[dict[int, Tensor], dict[tuple[int, int], Tensor], dict[str, Tensor]]:
+    """Conductances and cross terms of the faces (as in ``Faces``), and conductances of the sides.
+
+    Args:
+        geometry: the grid.
+        flow: by axis, [nz, ny, nx] m3/s.
+        water: by side, [*side] m3/s into the domain; a side that is missing is closed.
+        given: coefficients.
+
+    Returns:
+        by axis [nz, ny, nx] m3/s, by pair of axes [nz, ny, nx] m4/s, by side [*side] m3/s over half a cell.
+    """
+    flux = {axis: value / geometry.area[axis] for axis, value in flow.items()}
+    inside = _velocities(geometry, flux, water)
+    conductance, cross = {}, {}
+    zero = torch.zeros(geometry.shape, dtype=geometry.volume.dtype)
+    for n in geometry.axes:
+
+        def mean(value: Tensor, n: int = n) -> Tensor:
+            return value if value.dim() < 3 or value.shape[n] == 1 else 0.5 * (value + beyond(value, n))
+
+        q = [flux[k] if k == n else None if (u := inside[k]) is None else mean(u) for k in range(3)]
+        here, open_area = given.at(mean), geometry.area[n] * geometry.inverse[n]
+        found = here.across(n, q)
+        conductance[n] = zero if found is None else found * open_area
+        for _, t in (pair for pair in geometry.pairs if pair[0] == n):
+            part = here.along(n, t, q)
+            exists = geometry.area[n] * (geometry.inverse[n] > 0.0)
+            cross[n, t] = zero if part is None else part * exists
+    sides = {}
+    for side in SIDES:
+        axis = SIDES.index(side) // 2
+        q = [None if u is None else on_side(u, side) for u in inside]
+        if side in water:
+            sign = 1.0 if SIDES.index(side) % 2 == 0 else -1.0
+            area = on_side(geometry.area[axis].expand(geometry.shape), side)
+            q[axis] = sign * water[side] / area
+
+        def near(value: Tensor, side: str = side) -> Tensor:
+            return value if value.dim() < 3 else on_side(value.expand(geometry.shape), side)
+
+        found = given.at(near).across(axis, q)
+        shape = tuple(geometry.side_area(side).shape)
+        part = torch.zeros(shape, dtype=zero.dtype) if found is None else found
+        sides[side] = part * geometry.side_area(side) / geometry.side_half(side)
+    return conductance, cross, sides
+
+
+def _velocities(geometry: Geometry, flux: dict[int, Tensor], water: dict[str, Tensor]) -> list[Tensor | None]:
+    """Components of the flux in the cells, m/s; None where nothing flows along an axis."""
+    found: list[Tensor | None] = []
+    for axis in range(3):
+        low, high = SIDES[2 * axis], SIDES[2 * axis + 1]
+        total = None
+        if axis in flux:
+            total = flux[axis] + before(flux[axis], axis)
+        for side, sign in ((low, 1.0), (high, -1.0)):
+            if side not in water:
+                continue
+            area = on_side(geometry.area[axis].expand(geometry.shape), side)
+            part = (sign * water[side] / area).unsqueeze(axis)
+            empty = geometry.shape[axis] - 1
+            zeros = torch.zeros_like(part).expand(*(empty if k == axis else -1 for k in range(3)))
+            part = torch.cat([part, zeros] if side == low else [zeros, part], axis)
+            total = part if total is None else total + part
+        found.append(None if total is None else 0.5 * total)
+    return found
+
+
+def faces_of(
+    geometry: Geometry, flow: dict[int, Tensor], water: dict[str, Tensor], given: Dispersion
+) -> tuple[Faces, dict[str, Tensor]]:
+    """The faces of one solute and the conductances of the sides."""
+    conductance, cross, sides = disperse(geometry, flow, water, given)
+    return Faces(flow, conductance, cross), sides
