@@ -38,7 +38,7 @@ import dgpde
 from benchmarks.learning.optimise import minimise
 from benchmarks.learning.record import Row, arguments, spread, table, write
 from benchmarks.measure import ROOT
-from dgpde.parameter_net import Range, values_of
+from dgpde.parameter_net import values_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,15 +47,15 @@ FILES = ROOT / "benchmarks" / "data" / "unsoda"
 DRIEST = 160.0  # m
 LEAST = {"theta": 6, "K": 5}  # points that a sample must have
 SCALE = {"theta": 0.05, "K": 0.7}  # of the residuals: water content, log10 K
-FOLDS, HIDDEN, UNITS, STEPS, RATE, DECAY = 5, 24, 6, 300, 0.01, 1e-2
+FOLDS, HIDDEN, UNITS, STEPS, RATE, DECAY = 5, 24, 6, 200, 0.01, 1e-2
 CM_PER_DAY = 0.01 / 86400.0
 RANGES = {
-    "theta_s": Range(0.42, 0.25, 0.95),
-    "theta_r": Range(0.04, 0.0, 0.24),
-    "alpha": Range(2.0, 0.0),
-    "n": Range(1.4, 1.02),
-    "l": Range(0.5, -4.0, 4.0),
-    "k_sat": Range(1e-6, 0.0, spread=2.0),
+    "theta_s": dgpde.Range(0.42, 0.25, 0.95),
+    "theta_r": dgpde.Range(0.04, 0.0, 0.24),
+    "alpha": dgpde.Range(2.0, 0.0),
+    "n": dgpde.Range(1.4, 1.02),
+    "l": dgpde.Range(0.5, -4.0, 4.0),
+    "k_sat": dgpde.Range(1e-6, 0.0, spread=2.0),
 }
 OWN = len(RANGES)
 
