@@ -127,6 +127,21 @@ CASES = {
             module="hillside",
             repeats={"cpu": {64: 5}},
         ),
+        *(
+            Case(
+                name=f"plume-{name}",
+                title=f"A plume in a heterogeneous aquifer (MODFLOW 6 GWT), 40 x 50 x 100 cells, {what}",
+                module="plume",
+                function=name,
+                repeats={"cpu": {5000: 3}},
+            )
+            for name, what in (
+                ("upwind", "upstream, 41 steps"),
+                ("tvd", "TVD, 41 steps"),
+                ("tensor", "upstream with the whole tensor, 9 steps"),
+                ("tvd_tensor", "TVD with the whole tensor, 9 steps"),
+            )
+        ),
         Case(
             name="million",
             title="The same week on a million columns, float64; the gradient in parts that fit in memory",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from dgpde.assembly import Save, Setup, Times, Words, kept_in, set_up
+from dgpde.assembly import Save, Setup, Times, Words, check_times, kept_in, set_up
 from dgpde.boundary import Atmosphere, Boundary, NoFlow
 from dgpde.errors import failure
 from dgpde.field import solve_field
@@ -17,9 +17,10 @@ from dgpde.frame import NOT_NEGATIVE, POSITIVE, store
 from dgpde.grid import SIDES, Grid
 from dgpde.kernels.column_flow.problem import FACE_MEANS, STATUS_TEXT, ColumnResult
 from dgpde.options import SolveOptions
+from dgpde.progress import ProgressBar
 from dgpde.series import Value
 from dgpde.soil import Soil
-from dgpde.solution import Solution, actual_evaporation, joined, masked_after_failure, show_progress
+from dgpde.solution import Solution, actual_evaporation, joined, masked_after_failure
 from dgpde.sources import River, RootUptake, Source, Well
 
 if TYPE_CHECKING:
@@ -137,8 +138,8 @@ class Richards:
                 ``Well``; None (default) for all. Not for the column engine.
             ponding0: water standing on the surface at the start [m]; what broadcasts to the top, only under an
                 Atmosphere.
-            progress: show a bar on stderr. Columns are then computed in blocks of intervals; the result is the
-                same to round-off.
+            progress: show a bar on stderr, of fields with the last step, iterations and the mass balance. Columns
+                are then computed in blocks of intervals; the result is the same to round-off.
 
         Returns:
             The solution. The type is float32 when psi0 and every other tensor are, float64 otherwise.
@@ -148,22 +149,46 @@ class Richards:
             SolveError: a column could not go on and ``options.on_failure`` is "raise".
         """
         if self.words.engine == "field":
-            bar = show_progress if progress else None
+            bar = ProgressBar(check_times(times)) if progress else None
             return solve_field(self.words, psi0, times, options, save, save_cells, ponding0, bar)
         if save_cells is not None:
             raise ValueError(SAVE_CELLS)
         setup = set_up(self.words, psi0, times, options, save, ponding0)
         count = setup.problem.intervals
         block = max(1, -(-count // PROGRESS_BLOCKS)) if progress else count
-        parts = []
+        parts, bar = [], ProgressBar(setup.problem.times)
         for part in self.blocks(setup, block):
             parts.append(part.result)
             if progress:
-                show_progress(part.last, count)
+                bar.show(part.last)
         solution = self.assemble(setup, parts)
         if options.on_failure == "raise" and bool((solution.status != 0).any()):
             raise failure(solution.status, solution.failed_time, STATUS_TEXT, solution)
         return solution
+
+    def steady(self, psi0: Value, options: SolveOptions = DEFAULTS) -> Solution:
+        """The steady state under boundaries and sources that do not vary in time. Differentiable.
+
+        Found by Newton, after steps of growing length when it needs them. Gradients flow to everything that ``solve``
+        gives one to, by a single transposed solve; the state does not depend on psi0, whose gradient is zero. Columns
+        are solved together as one system.
+
+        Args:
+            psi0: first guess of the pressure head [m]; what broadcasts to ``grid.shape``.
+            options: tolerance and max_newton of the steps, dt_initial the first of them, linear_tolerance, backend.
+
+        Returns:
+            A solution of one interval without end: psi [1, *grid.shape], fluxes [1, *side]; ``mass_balance_error`` is
+            relative to ``water_moved``, which is a rate here, m3/s.
+
+        Raises:
+            TypeError, ValueError: an argument of the wrong kind, shape, type, device or range; a Series of several
+                intervals; roots; an Atmosphere that lets water stand.
+            SolveError: there is no steady state, as in a closed domain, or none was found.
+        """
+        from dgpde.steady import solve_steady
+
+        return solve_steady(self.words, psi0, options)
 
     def plan(
         self,
@@ -220,6 +245,7 @@ class Richards:
         options: SolveOptions = DEFAULTS,
         *,
         save: Save = "all",
+        save_cells: object = None,
         ponding0: Value = 0.0,
         block: int | None = None,
         progress: bool = False,
@@ -227,11 +253,12 @@ class Richards:
         """Run without a graph, writing results to an HDF5 file as they come: they need not fit in memory.
 
         A run that is killed loses at most one block: ``resume(path)`` goes on from the last one, and the file
-        is the same, bit for bit, as that of a run that was not stopped. Read it with ``Solution.from_hdf5``.
+        is the same, bit for bit, as that of a run that was not stopped. Read it with ``Solution.from_hdf5``. Beside
+        the file of a section or a domain stands one of that name ending in ``.xdmf``, for ParaView.
 
         Args:
             path: the HDF5 file; while the run is unfinished its blocks are in the folder ``<path>.parts``.
-            psi0, times, options, save, ponding0, progress: as for ``solve``.
+            psi0, times, options, save, save_cells, ponding0, progress: as for ``solve``.
             block: intervals computed and written at a time; default: as many as keep a block below 256 MB.
 
         Returns:
@@ -243,10 +270,11 @@ class Richards:
                 ``solve``.
             SolveError: as ``solve``; the blocks before it are kept.
         """
-        from dgpde.io.stream import start
+        from dgpde.io.stream import parted, start
 
-        self._columns_only("stream")
-        return start(self, path, set_up(self.words, psi0, times, options, save, ponding0), block, progress)
+        if self.words.engine == "column" and save_cells is not None:
+            raise ValueError(SAVE_CELLS)
+        return start(parted(self, psi0, times, options, save, save_cells, ponding0), path, block, progress)
 
     def resume(
         self, path: str | Path, options: SolveOptions | None = None, *, progress: bool = False
@@ -265,7 +293,6 @@ class Richards:
         """
         from dgpde.io.stream import resume
 
-        self._columns_only("resume")
         return resume(self, path, options, progress)
 
     def blocks(self, setup: Setup, block: int, first: int = 0, dt0: Tensor | None = None) -> Iterator[Block]:
@@ -306,10 +333,6 @@ class Richards:
         return Solution(
             self.grid, problem.times, problem.save, result, soil=self.soil, evaporation=evaporation
         )
-
-    def _columns_only(self, what: str) -> None:
-        if self.words.engine == "field":
-            raise ValueError(f"engine: {what} is there for the column engine only; use solve")
 
     def __repr__(self) -> str:
         sides = ", ".join(f"{side}={boundary!r}" for side, boundary in self.words.boundaries.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -297,6 +296,9 @@ def joined_report(reports: Sequence[Report]) -> Report:
         moved = total.water_moved + report.water_moved
         lost = total.mass_balance_error * total.water_moved + report.mass_balance_error * report.water_moved
         larger = torch.maximum(total.mass_balance_error, report.mass_balance_error)
+        linear = None
+        if total.linear_iterations is not None and report.linear_iterations is not None:
+            linear = total.linear_iterations + report.linear_iterations
         steps = None
         if total.step_sizes is not None and report.step_sizes is not None:
             steps = total.step_sizes + report.step_sizes
@@ -312,18 +314,6 @@ def joined_report(reports: Sequence[Report]) -> Report:
             water_moved=moved,
             dt_next=report.dt_next,
             step_sizes=steps,
+            linear_iterations=linear,
         )
     return total
-
-
-def show_progress(done: int, count: int) -> None:
-    """A bar on stderr; the line ends with the run."""
-    width = 40
-    filled = width * done // count
-    end = "\n" if done == count else ""
-    print(
-        f"\r[{'#' * filled}{'.' * (width - filled)}] interval {done} of {count}",
-        end=end,
-        file=sys.stderr,
-        flush=True,
-    )

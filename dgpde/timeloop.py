@@ -25,11 +25,13 @@ class State:
         psi: [nz, ny, nx] m.
         ponding: [ny, nx] m.
         dt: s, the step to try next.
+        precise: whether linear solves have gone over to a preconditioner in float64.
     """
 
     psi: Tensor
     ponding: Tensor
     dt: float
+    precise: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,8 @@ def run_interval(
         The means, or None when the run could not go on; the account says why.
     """
     stencil, options = newton.stencil, newton.options
+    if state.precise and not newton.solver.precise:
+        newton.solver.begin_precise()
     length = times[1] - times[0]
     control = Control(options, length, state.dt)
     sums = zero_output(stencil.problem, state.psi)
@@ -204,6 +208,7 @@ def run_interval(
         complete = control.accept(error, outcome.iterations, outcome.restarted)
         state.dt = control.wish
         if complete:
+            state.precise = newton.solver.precise
             runoff = sums.pop("runoff") / length
             del sums["ponding"]
             return Interval({side: total / length for side, total in sums.items()}, runoff)

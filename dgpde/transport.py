@@ -139,6 +139,11 @@ class Transport:
                     f"flow was run on {flow.grid!r}, the transport is on {grid!r}: use one grid for both"
                 )
             seconds = flow.times
+            if not bool(torch.isfinite(seconds).all()):
+                raise ValueError(
+                    "flow is a steady state, which has no steps to ride on; run from it with Richards.solve over the "
+                    "times of the transport"
+                )
         else:
             if times is None:
                 raise ValueError("times must be given with a SteadyFlow: [T + 1] output times [s]")

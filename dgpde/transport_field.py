@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 
 import torch
@@ -25,7 +24,6 @@ from dgpde.transport_run import TransportField, TransportRun
 from dgpde.transport_solution import Mass, TransportSolution
 from dgpde.transport_words import TransportSetup
 
-DISPERSIVITIES = {"longitudinal_dispersivity": "longitudinal"}
 RENAMED = {
     "sorption.k_d": "k_d",
     "sorption.k_f": "k_f",
@@ -58,9 +56,9 @@ def solve_field_transport(setup: TransportSetup) -> TransportSolution:
     solution = _solution(setup, run, out)
     if run.account.failed is not None and setup.options.on_failure == "raise":
         raise SolveError(
-            f"transport could not go on in the interval that begins at {run.account.failed:.6g} s: {run.account.reason}. "
-            "Shorten the steps of the flow (dt_max, dt_fixed, time_error), loosen linear_tolerance, or pass "
-            "options=SolveOptions(on_failure='return') to receive what was computed until then.",
+            f"transport could not go on in the interval that begins at {run.account.failed:.6g} s: "
+            f"{run.account.reason}. Shorten the steps of the flow (dt_max, dt_fixed, time_error), loosen "
+            "linear_tolerance, or pass options=SolveOptions(on_failure='return') to receive what there is.",
             times=torch.tensor([run.account.failed], dtype=torch.float64),
         )
     return solution
@@ -298,10 +296,12 @@ def _steps(setup: TransportSetup) -> list[tuple[int, float]]:
 
 def _field_run(flow: Solution) -> tuple[FieldRun, Values]:
     if flow.field_run is None:
-        raise ValueError(
-            "flow has not kept its run: only what Richards.solve returns can carry solutes, not a solution read from a file"
-        )
+        raise ValueError("flow has not kept its run: only what Richards.solve returns can carry solutes")
     run, inputs = flow.field_run
+    if getattr(run.make_stencil, "name", "") == "triton":
+        raise ValueError(
+            "backend: transport rides on runs of the backends 'cpu' and 'reference', not on 'triton'"
+        )
     if run.account.status != 0:
         raise ValueError(
             f"flow failed at {run.account.failed_time:.6g} s; transport needs a run that came to its end"
@@ -322,7 +322,7 @@ def _solution(setup: TransportSetup, run: TransportRun, out: Values) -> Transpor
     for side in grid.sides:
         size = grid.side_shape(side)
         zero = out["c"].new_zeros((run.intervals, count, *size))
-        flux[side] = shaped(out[side] if side in out else zero, *size)
+        flux[side] = shaped(out.get(side, zero), *size)
     total = run.mass[0] + run.mass[1] + run.mass[2]
     change = total[-1] - total[0]
 
@@ -348,13 +348,3 @@ def _solution(setup: TransportSetup, run: TransportRun, out: Values) -> Transpor
         ),
         iterations=torch.tensor([account.iterations]),
     )
-
-
-def warn_of_oscillation(peclet: float, courant: float) -> None:
-    """Say once how far a central scheme is from where it does not oscillate."""
-    if peclet > 2.0:
-        warnings.warn(
-            f"scheme 'central' may oscillate: the largest grid Peclet number is {peclet:.3g} (above 2), the largest Courant "
-            f"number {courant:.3g}; refine the grid or take scheme='tvd'",
-            stacklevel=3,
-        )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
-from dgpde.kernels.flow_stencil.problem import AXES, SIDES, Step, of_interval
+from dgpde.kernels.flow_stencil.problem import AXES, SIDES, CarryingStencil, Step, of_interval
+from dgpde.kernels.transport_stencil.cell import Values
 from dgpde.kernels.transport_stencil.problem import Geometry
-from dgpde.kernels.transport_stencil.step import Values, Water
+from dgpde.kernels.transport_stencil.step import Water
 from dgpde.timeloop import Record, State
 from dgpde.trajectory import Backward, FieldRun, Riding
 
@@ -149,14 +150,14 @@ class FlowRide:
         self.run, self.geometry = run, geometry
         self.names: tuple[str, ...] = tuple(run.names)
         self.elastic = True
-        self.stencil = None
+        self.stencil: CarryingStencil | None = None
         self._inputs: Values | None = None
         self._theta: tuple[Tensor, Tensor] | None = None  # psi, theta there
 
     def _use(self, inputs: Values) -> None:
         if self._inputs is not inputs:
             self._inputs = inputs
-            self.stencil = self.run.make_stencil(self.run.problem, inputs)  # type: ignore[assignment]
+            self.stencil = cast(CarryingStencil, self.run.make_stencil(self.run.problem, inputs))
             storage = inputs["storage"]
             self.elastic_now = bool((storage != 0.0).any())
 

@@ -248,9 +248,13 @@ class TransportRun:
         by_water = {name.partition(".")[2] for name in wanted if name.startswith("water.")}
         ride = self.ride
         ride.begin(water_inputs, by_water)
+        stepper.lasting = isinstance(ride, SteadyRide)
+        stepper.wants_water = bool(by_water)
+        stepper.wanted = [{n for n in names if f"{i}.{n}" in wanted} for i, names in enumerate(self.values)]
         state_bars: State = {}
         elastic = torch.zeros_like(inputs["c0"][0]) if ride.elastic else None
         guess: dict[int, Tensor] = {}
+        last = None
         end = len(self.trail) - 1
         for span in ride.spans(water_inputs, backwards=True):
             trail = self._trail(inputs, span, stepper, end - len(span.lengths))
@@ -273,13 +277,16 @@ class TransportRun:
                     )
                 except StepFailure as failure:
                     raise self._failed(interval, f"a step of the adjoint failed: {failure}") from failure
-                for i, mine in enumerate(by_value):
-                    for name, value in mine.items():
-                        if f"{i}.{name}" in gradients:
-                            into = gradients[f"{i}.{name}"]
-                            into = _row(into, interval) if _in_time(name) else into
-                            into += value
+                self._add(gradients, by_value, interval)
                 elastic = ride.pull(span, index, by_name, elastic)
+                last = (span, index, water, values)
+        if last is not None and stepper.lasting:
+            span, index, water, values = last
+            rest: list[Values] = [{} for _ in self.species]
+            of_water: Values = {}
+            stepper.flush(water, values, rest, of_water)
+            self._add(gradients, rest, span.intervals[index])
+            ride.pull(span, index, of_water, elastic)
         self._pull_observed(bars, 0, state_bars)
         self._pull_start(inputs, state_bars, gradients)
         found = {f"water.{name}": value for name, value in ride.finish().items()}
@@ -287,6 +294,15 @@ class TransportRun:
             if name.startswith("water."):
                 gradients[name] = found.get(name, torch.zeros_like(inputs[name]))
         return gradients
+
+    def _add(self, gradients: Values, found: list[Values], interval: int) -> None:
+        """Add gradients of the numbers of the solutes in an interval."""
+        for i, mine in enumerate(found):
+            for name, value in mine.items():
+                if f"{i}.{name}" in gradients:
+                    into = gradients[f"{i}.{name}"]
+                    into = _row(into, interval) if _in_time(name) else into
+                    into += value
 
     def _pull_observed(self, bars: Values, index: int, state_bars: State) -> None:
         for i, species in enumerate(self.species):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 MEMORIES = (0.25, 1.0, 4.0, 16.0)  # days
-DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
+DECAYS = (1e-4, 1e-2)
 WITHHELD = 0.2  # the last part of the record, on which weight decay and number of steps are chosen
 
 

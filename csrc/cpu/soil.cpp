@@ -135,9 +135,9 @@ class SoilRun {
       for (int i = 0; i < n_raw_; ++i)
         if (c_.dot_raw[i]) dot_raw[i] = lanes.load(c_.dot_raw[i], 0, c_.dot_stride[i]);
     } else if (c_.dot_table) {
+      const auto places = Tabulated::places(model_.table, derived, psi);
       for (int lane = 0; lane < Lane<V>::width; ++lane) {
-        const R* from =
-            static_cast<const R*>(c_.dot_table) + Tabulated::table_offset(model_.table, derived, psi, lane);
+        const R* from = static_cast<const R*>(c_.dot_table) + places.at[lane];
         for (int i = 0; i < n_raw_; ++i) dot_raw[i][lane] = from[i];
       }
     }
@@ -150,8 +150,9 @@ class SoilRun {
                      [&](int64_t i, V x) { sums[i] += x; });
   }
   void scatter(const CellPack<V>& lanes, const Strided<V>& derived, V psi, const V* grad) const {
+    const auto places = Tabulated::places(model_.table, derived, psi);
     for (int lane = 0; lane < Lane<V>::width && lanes.first + lane < c_.cells; ++lane) {
-      R* to = static_cast<R*>(c_.grad_table) + Tabulated::table_offset(model_.table, derived, psi, lane);
+      R* to = static_cast<R*>(c_.grad_table) + places.at[lane];
       for (int i = 0; i < n_raw_; ++i) to[i] += grad[i][lane];
     }
   }

@@ -367,17 +367,10 @@ class ColumnAdjoint : ColumnReplay<V> {
     if (!in.grad.soil[0].data) return;
     // Many columns and steps add to one number, in an order that depends on the segments of the run. The sum is kept
     // to twice the precision (Knuth's two-sum), so that it rounds to the same bits in any order.
-    for (int lane = 0; lane < W; ++lane) {
-      if (!lanes.owns(lane)) continue;
-      R* sum = table_grad + this->table_at(k, psi, lane);
-      R* rest = sum + 4 * p.n_classes * p.n_knots;
-      for (int i = 0; i < n_soil; ++i) {
-        const R x = get(gtheta, lane) * get(V(dtheta[i]), lane) + get(gkr, lane) * get(V(dkr[i]), lane);
-        const R before = sum[i], after = before + x, part = after - before;
-        rest[i] += (before - (after - part)) + (x - part);
-        sum[i] = after;
-      }
-    }
+    V x[Tabulated::n_raw];
+    for (int i = 0; i < Tabulated::n_raw; ++i) x[i] = gtheta * V(dtheta[i]) + gkr * V(dkr[i]);
+    Tabulated::add_rows<V>(x, this->table_at(k, psi), lanes.first, lanes.n, table_grad,
+                           table_grad + 4 * p.n_classes * p.n_knots);
   }
 
   // Cotangents of theta and kr at head psi of cell k, passed on to a network's weights.

@@ -116,8 +116,9 @@ class ColumnTangent : ColumnReplay<V> {
         x = x + (kCurve == kTheta ? dot_theta : dot_kr);
       }
     } else if (io.in.soil[0].data) {
+      const auto places = this->table_at(k, psi);
       for (int lane = 0; lane < W; ++lane) {
-        const R* at = static_cast<const R*>(io.in.soil[0].data) + this->table_at(k, psi, lane);
+        const R* at = static_cast<const R*>(io.in.soil[0].data) + places.at[lane];
         R sum = 0;
         for (int i = 0; i < n_soil; ++i) sum += get(V(derivative[i]), lane) * at[i];
         put(x, lane, sum);

@@ -197,18 +197,21 @@ struct Network {
   template <class V, class D>
   static DGPDE_HD Departure<V> units(const SoilNetwork& net, int part, const D& d, V u, V* sigmoid, V* bend) {
     using R = RealOf<V>;
-    if constexpr (kKept<V> == 1) return departure<false>(net, part, d, u);
-    const R* w = weights<V>(net) + part * net.units * net.row();
-    Departure<V> x{};
-    for (int64_t j = 0; j < net.units; ++j, w += net.row()) {
-      const V t = argument(net, w, d, u);
-      const V root = vrsqrt(t * t + R(1));
-      sigmoid[j] = t * root;
-      bend[j] = w[0] * (root * root * root);
-      x.value = x.value + w[0] * sigmoid[j];
-      x.slope = x.slope + w[1] * bend[j];
+    if constexpr (kKept<V> == 1) {
+      return departure<false>(net, part, d, u);
+    } else {
+      const R* w = weights<V>(net) + part * net.units * net.row();
+      Departure<V> x{};
+      for (int64_t j = 0; j < net.units; ++j, w += net.row()) {
+        const V t = argument(net, w, d, u);
+        const V root = vrsqrt(t * t + R(1));
+        sigmoid[j] = t * root;
+        bend[j] = w[0] * (root * root * root);
+        x.value = x.value + w[0] * sigmoid[j];
+        x.slope = x.slope + w[1] * bend[j];
+      }
+      return x;
     }
-    return x;
   }
   template <class V, class D, class Add>
   static DGPDE_HD void pull_units(const SoilNetwork& net, int part, const D& d, V u, V by, const V* sigmoid,

@@ -25,7 +25,7 @@ struct VanGenuchten {
   static constexpr int n_derived = 9;  // theta_r, theta_s - theta_r, alpha, n, l, h_e, 1/Se(h_e), 1/A(h_e), m
 
   template <class V>
-  struct Shape {  // the functions of h that both passes need
+  struct Shape {                         // the functions of h that both passes need
     V lx, f, g, log_f, log1p_y, log_se;  // log(alpha h), f, 1 - f, log f, log(1 + y), log Se
     V root_se, se, a, big_g;             // Se^(1/2), Se, A, f^m
     V inv_ah, inv_h;                     // 1/(alpha h), 1/h

@@ -190,7 +190,7 @@ class Outputs:
 
     result: ColumnResult
     rows: Tensor  # [T + 1] int64: row of psi for each time, or -1
-    psi: Tensor  # [nz, n] state after the last segment that ran
+    psi: Tensor  # [nz, n] state at the start of the next segment; nothing writes to it
     ponding: Tensor  # [n]
     dt_next: Tensor  # [n] float64 s
 
@@ -233,14 +233,7 @@ def allocate_outputs(problem: ColumnProblem, inputs: dict[str, Tensor]) -> Outpu
         dt_next=dt_next,
     )
     result = ColumnResult(psi, ponding, full(t, n), full(t, n), full(t, n), full(t, n), report)
-    # The state is handed on from segment to segment in buffers of its own.
-    return Outputs(
-        result,
-        rows.to(device),
-        psi0.clone().contiguous(),
-        inputs["ponding0"].detach().clone(),
-        dt_next.clone(),
-    )
+    return Outputs(result, rows.to(device), psi0, inputs["ponding0"].detach(), dt_next.clone())
 
 
 @dataclass
@@ -249,7 +242,7 @@ class SegmentOutputs:
 
     native: Any
     counters: dict[str, Tensor]
-    psi_end: Tensor
+    psi_end: Tensor | None  # [nz, n], for the segment that follows
     keep: list[Tensor]
 
 
@@ -266,11 +259,13 @@ def segment_outputs(module: Any, out: Outputs, segment: Segment) -> SegmentOutpu
         for name in ("failed_time", "dt_next", "mass_error", "water_moved")
     }
     counters["status"] = torch.zeros(n, dtype=torch.int32, device=device)
-    psi_end = torch.empty_like(out.psi)
+    # fresh memory of this size costs as much as a percent of a large run, so the last segment has none
+    follows = segment.last + 1 < out.rows.shape[0]
+    psi_end = torch.empty(out.psi.shape, dtype=out.psi.dtype, device=device) if follows else None
     rows = out.rows[segment.first : segment.last + 1]
     for name, tensor in {
         "psi": result.psi,
-        "psi_end": psi_end,
+        **({} if psi_end is None else {"psi_end": psi_end}),
         "save_row": rows,
         "ponding": result.ponding[segment.first :],
         "top_flux": result.top_flux[segment.first :],
@@ -299,7 +294,8 @@ def gather_segment(out: Outputs, part: SegmentOutputs, segment: Segment) -> None
         (report.water_moved, "water_moved"),
     ):
         total += c[name]
-    out.psi = part.psi_end
+    if part.psi_end is not None:
+        out.psi = part.psi_end
     out.ponding = torch.where(report.status == 0, out.result.ponding[segment.last], out.ponding)
     out.dt_next = c["dt_next"]
     report.dt_next = c["dt_next"]

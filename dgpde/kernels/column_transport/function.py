@@ -181,7 +181,6 @@ class ColumnTransport(torch.autograd.Function):
         # the journey itself has no gradient
         return (None, *(by_number.get(i) for i in range(len(tensors))))
 
-
     @staticmethod
     def jvp(ctx: Any, _journey: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
         """Raise: there is no tangent run yet."""

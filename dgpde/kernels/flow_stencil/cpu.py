@@ -24,6 +24,7 @@ from dgpde.kernels.flow_stencil.problem import (
     StencilProblem,
     Step,
     Tangents,
+    is_series,
     of_interval,
     on_side,
     river_inflow,
@@ -128,7 +129,7 @@ class CpuStencil:
         shape, inputs = problem.side_shape(side), self.inputs
         call = self.module.SideCall()
         call.count, call.kind = shape[0] * shape[1], KINDS[kind]
-        call.face_mean, call.dt = FACE_MEANS.index(problem.face_mean), step.dt
+        call.face_mean, call.dt = FACE_MEANS.index(problem.face_mean), step.pond_dt
         call.rise, call.half, call.gravity = problem.side_rise(side), problem.half(side), problem.gravity
         keep: list[Tensor] = []
 
@@ -524,7 +525,10 @@ class _Call:
 
 
 def _readable(name: str, value: Tensor) -> Tensor:
-    """Fields as the kernels read them: contiguous, but for one value that all cells share."""
-    if name in ("source", "storage") or name.startswith("soil."):
+    """Fields as the kernels read them: contiguous, but for one value that all cells share.
+
+    A series is laid out an interval at a time.
+    """
+    if name == "storage" or is_series(name) or name.startswith("soil."):
         return value
     return value.contiguous()

@@ -6,6 +6,7 @@ Fields are [nz, ny, nx], z up, x fastest. A side's faces are [ny, nx] (top, bott
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -49,8 +50,8 @@ class StencilProblem:
     Attributes:
         shape: (nz, ny, nx).
         widths: sizes of the cells along z, y and x, [nz], [ny], [nx] m.
-        rise: H of the upper (northern, eastern) cell less that of the other at equal psi, m: [nz, 1, 1],
-            [1, ny, nx], [1, ny, nx]; the last entry along the axis belongs to no face.
+        rise: H of the upper (northern, eastern) cell less that of the other at equal psi, m: [nz, 1, 1], and of
+            the terrain [1, ny, nx], [1, ny, nx]; the last entry along the axis belongs to no face.
         gravity: component of gravity along z.
         relation, variant, classes, knots: of the soil, as the soil kernels take them; classes [nz, ny, nx].
         function: of the relation "module", which PyTorch evaluates; None for all others.
@@ -179,7 +180,7 @@ class Step:
 
     Attributes:
         interval: index of the output interval whose forcing holds.
-        dt: s.
+        dt: s; infinite for a steady state, which has no storage terms.
         psi: [nz, ny, nx] m.
         theta: [nz, ny, nx], theta(psi).
         ponding: [ny, nx] m.
@@ -190,6 +191,11 @@ class Step:
     psi: Tensor
     theta: Tensor
     ponding: Tensor
+
+    @property
+    def pond_dt(self) -> float:
+        """s over which a pond changes. In a steady state there is none, whatever this is."""
+        return self.dt if math.isfinite(self.dt) else 1.0
 
 
 class Evaluation(NamedTuple):
@@ -313,14 +319,18 @@ class Stencil(Protocol):
     def linearise(self, step: Step, psi: Tensor) -> Linearised:
         """The step at its accepted state."""
 
-    def carried(self, step: Step, psi: Tensor) -> Carried:
-        """What the step does to the water, psi at its end."""
-
     def pull_theta(self, psi: Tensor, carry_theta: Tensor, gradients: dict[str, Tensor]) -> Tensor:
         """Add d/dx of <carry_theta, theta(psi; x)> to the soil's gradients; returns d/dpsi."""
 
     def push_theta(self, psi: Tensor, tangent: Tensor, tangents: Tangents) -> Tensor:
         """Tangent of theta(psi; x)."""
+
+
+class CarryingStencil(Stencil, Protocol):
+    """A stencil whose water can carry something; its steps take and give what ``Carried.outputs`` names."""
+
+    def carried(self, step: Step, psi: Tensor) -> Carried:
+        """What the step does to the water, psi at its end."""
 
 
 def river_inflow(inputs: dict[str, Tensor], cells: Tensor, interval: int, psi: Tensor) -> Tensor:

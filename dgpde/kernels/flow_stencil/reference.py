@@ -130,7 +130,7 @@ def side_flow(
     All is 0 where the cell is not active.
     """
     psi, kr, ponding_old = at
-    face = boundary_faces(problem, inputs, side, step.interval, step.dt, ponding_old)
+    face = boundary_faces(problem, inputs, side, step.interval, step.pond_dt, ponding_old)
     found = boundary(face, psi, kr)
     if problem.active is None:
         return found
@@ -183,17 +183,18 @@ def terms(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor, stat
         rate = of_interval("wells", inputs["wells"], step.interval)
         gain = torch.zeros_like(residual).flatten().index_add(0, problem.wells, rate).reshape(problem.shape)
         residual, magnitude = residual - gain, magnitude + gain.abs()
-    rate = None
+    river_rate = None
     if problem.rivers is not None:
-        rate = river_inflow(inputs, problem.rivers, step.interval, psi)
-        gain = torch.zeros_like(residual).flatten().index_add(0, problem.rivers, rate).reshape(problem.shape)
+        river_rate = river_inflow(inputs, problem.rivers, step.interval, psi)
+        gain = torch.zeros_like(residual).flatten().index_add(0, problem.rivers, river_rate)
+        gain = gain.reshape(problem.shape)
         conductance = of_interval("rivers.conductance", inputs["rivers.conductance"], step.interval)
         head = of_interval("rivers.head", inputs["rivers.head"], step.interval)
         size = conductance * (head.abs() + psi.flatten()[problem.rivers].abs())
         sizes = torch.zeros_like(residual).flatten().index_add(0, problem.rivers, size).reshape(problem.shape)
         residual, magnitude = residual - gain, magnitude + sizes
     sides = {side: outputs[side] for side in problem.sides}
-    carried = Carried(theta, elastic * (psi - psi_old), along, sides, rate)
+    carried = Carried(theta, elastic * (psi - psi_old), along, sides, river_rate)
     return Terms(residual, magnitude + inner, magnitude, theta, outputs, carried)
 
 
@@ -237,7 +238,7 @@ def jacobian(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor) -
             matrix[2 + 2 * axis] = -d_b
             matrix[1 + 2 * axis] = before(d_a, axis)
         for side in problem.sides:
-            face_data = boundary_faces(problem, inputs, side, step.interval, step.dt, step.ponding)
+            face_data = boundary_faces(problem, inputs, side, step.interval, step.pond_dt, step.ponding)
 
             def inflow(a: Tensor, kr_a: Tensor, face_data: BoundaryFace = face_data) -> Tensor:
                 return boundary(face_data, a, kr_a).flux

@@ -1,7 +1,7 @@
 """What a solute does inside the cells and through the sides in one step, by PyTorch; differentiated by autograd.
 
-With m the mobile water of a cell [m3] (m' at the end of the step), s the sorbed concentration, c_im that of immobile water,
-lambda the decay, and all of the new level but what stands under `old`:
+With m the mobile water of a cell [m3] (m' at the end of the step), s the sorbed concentration, c_im that of immobile
+water, lambda the decay, and all of the new level but what stands under `old`:
 
     L(c) = m_old (c - c_old)/dt + V rho [(s - s_old)/dt + lambda s] + V theta_im [(c_im - c_im_old)/dt + lambda c_im]
            + lambda m' c - V production - yield (what the parent loses by decay) + sum of inflows r (c - c_source)
@@ -12,8 +12,8 @@ lambda the decay, and all of the new level but what stands under `old`:
 
 m_old stands before the whole change of c, since the water that enters is counted with c of the cell (problem.Network).
 Both local states are linear in s_eq(c), c and their old values: they are eliminated here. S is the mass that a side
-brings in: with the water w through it (positive inward), the concentration b given there and the conductance G over half
-a cell
+brings in: with the water w through it (positive inward), the concentration b given there and the conductance G over
+half a cell
 
     concentration: w b + G (b - c)     inflow_concentration: w b where w > 0, else w c     zero_gradient: w c
     solute_flux: A f                   evaporating water (w < 0 under an atmosphere) carries nothing unless told to

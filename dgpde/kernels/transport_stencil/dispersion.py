@@ -6,9 +6,9 @@ Bear & Scheidegger with two transverse dispersivities (Burnett & Frind 1987, Wat
     (theta D)_yy = theta tau D_m + (a_L q_y^2 + a_H q_x^2 + a_V q_z^2)/|q|        (x alike)
     (theta D)_yx = (a_L - a_H) q_y q_x/|q|,   (theta D)_zx = (a_L - a_V) q_z q_x/|q|,   (theta D)_zy alike
 
-On a face the normal component of q is what flows through it, the others are the mean of those in its two cells, which are
-the mean of what flows through the two faces of the cell across that axis, sides of the domain included. Coefficients of the
-two cells are averaged.
+On a face the normal component of q is what flows through it, the others are the mean of those in its two cells, which
+are the mean of what flows through the two faces of the cell across that axis, sides of the domain included.
+Coefficients of the two cells are averaged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dgpde.kernels.flow_stencil.problem import SIDES, on_side
 from dgpde.kernels.flow_stencil.reference import before, beyond
-from dgpde.kernels.transport_stencil.problem import Faces, Geometry
+from dgpde.kernels.transport_stencil.problem import Geometry
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,12 @@ class Dispersion:
         assert callable(face)
         return Dispersion(*(None if value is None else face(value) for value in vars(self).values()))
 
-    def across(self, normal: int, q: list[Tensor | None]) -> Tensor | None:
+    def across(self, normal: int, q: list[Tensor | None], speed: Tensor | None) -> Tensor | None:
         """(theta D)_nn for the components of the flux, None where nothing flows along an axis; None for 0."""
         total = self.pore
-        if self.mechanical:
-            speed = _length(q)
+        if speed is not None:
             for axis, component in enumerate(q):
-                if component is None or speed is None:
+                if component is None:
                     continue
                 coefficient = (
                     self.longitudinal
@@ -67,9 +66,8 @@ class Dispersion:
                     total = part if total is None else total + part
         return total
 
-    def along(self, normal: int, other: int, q: list[Tensor | None]) -> Tensor | None:
+    def along(self, normal: int, other: int, q: list[Tensor | None], speed: Tensor | None) -> Tensor | None:
         """(theta D)_nt; None for 0."""
-        speed = _length(q) if self.mechanical else None
         one, two = q[normal], q[other]
         if speed is None or one is None or two is None:
             return None
@@ -93,10 +91,13 @@ def _length(q: list[Tensor | None]) -> Tensor | None:
     return torch.where(flows, torch.where(flows, square, 1.0).sqrt(), 1.0)
 
 
+Conducted = tuple[dict[int, Tensor], dict[tuple[int, int], Tensor]]
+
+
 def disperse(
     geometry: Geometry, flow: dict[int, Tensor], water: dict[str, Tensor], given: Dispersion
-) -> tuple[dict[int, Tensor], dict[tuple[int, int], Tensor], dict[str, Tensor]]:
-    """Conductances and cross terms of the faces (as in ``Faces``), and conductances of the sides.
+) -> Conducted:
+    """Conductances and cross terms of the faces (as in ``Faces``).
 
     Args:
         geometry: the grid.
@@ -105,10 +106,11 @@ def disperse(
         given: coefficients.
 
     Returns:
-        by axis [nz, ny, nx] m3/s, by pair of axes [nz, ny, nx] m4/s, by side [*side] m3/s over half a cell.
+        by axis [nz, ny, nx] m3/s, by pair of axes [nz, ny, nx] m4/s.
     """
     flux = {axis: value / geometry.area[axis] for axis, value in flow.items()}
-    inside = _velocities(geometry, flux, water)
+    none: list[Tensor | None] = [None, None, None]
+    inside = _velocities(geometry, flux, water) if given.mechanical else none
     conductance, cross = {}, {}
     zero = torch.zeros(geometry.shape, dtype=geometry.volume.dtype)
     for n in geometry.axes:
@@ -118,14 +120,31 @@ def disperse(
 
         q = [flux[k] if k == n else None if (u := inside[k]) is None else mean(u) for k in range(3)]
         here, open_area = given.at(mean), geometry.area[n] * geometry.inverse[n]
-        found = here.across(n, q)
+        speed = _length(q) if given.mechanical else None
+        found = here.across(n, q, speed)
         conductance[n] = zero if found is None else found * open_area
         for _, t in (pair for pair in geometry.pairs if pair[0] == n):
-            part = here.along(n, t, q)
+            part = here.along(n, t, q, speed)
             exists = geometry.area[n] * (geometry.inverse[n] > 0.0)
             cross[n, t] = zero if part is None else part * exists
+    return conductance, cross
+
+
+def disperse_sides(
+    geometry: Geometry,
+    flow: dict[int, Tensor],
+    water: dict[str, Tensor],
+    given: Dispersion,
+    wanted: tuple[str, ...],
+) -> dict[str, Tensor]:
+    """Conductances of some sides over half a cell, [*side] m3/s; the other arguments as those of ``disperse``."""
+    if not wanted:
+        return {}
+    flux = {axis: value / geometry.area[axis] for axis, value in flow.items()}
+    none: list[Tensor | None] = [None, None, None]
+    inside = _velocities(geometry, flux, water) if given.mechanical else none
     sides = {}
-    for side in SIDES:
+    for side in wanted:
         axis = SIDES.index(side) // 2
         q = [None if u is None else on_side(u, side) for u in inside]
         if side in water:
@@ -136,11 +155,12 @@ def disperse(
         def near(value: Tensor, side: str = side) -> Tensor:
             return value if value.dim() < 3 else on_side(value.expand(geometry.shape), side)
 
-        found = given.at(near).across(axis, q)
-        shape = tuple(geometry.side_area(side).shape)
-        part = torch.zeros(shape, dtype=zero.dtype) if found is None else found
-        sides[side] = part * geometry.side_area(side) / geometry.side_half(side)
-    return conductance, cross, sides
+        speed = _length(q) if given.mechanical else None
+        found = given.at(near).across(axis, q, speed)
+        area = geometry.side_area(side)
+        part = torch.zeros_like(area) if found is None else found
+        sides[side] = part * area / geometry.side_half(side)
+    return sides
 
 
 def _velocities(geometry: Geometry, flux: dict[int, Tensor], water: dict[str, Tensor]) -> list[Tensor | None]:
@@ -162,11 +182,3 @@ def _velocities(geometry: Geometry, flux: dict[int, Tensor], water: dict[str, Te
             total = part if total is None else total + part
         found.append(None if total is None else 0.5 * total)
     return found
-
-
-def faces_of(
-    geometry: Geometry, flow: dict[int, Tensor], water: dict[str, Tensor], given: Dispersion
-) -> tuple[Faces, dict[str, Tensor]]:
-    """The faces of one solute and the conductances of the sides."""
-    conductance, cross, sides = disperse(geometry, flow, water, given)
-    return Faces(flow, conductance, cross), sides

@@ -31,7 +31,7 @@ def choose_network(
         )
     if device.type != "cpu":
         raise ValueError(
-            f"backend: transport on a field runs on the CPU only, these tensors are on {device}; move the run to the CPU"
+            f"backend: transport on a field runs on the CPU only, these tensors are on {device}; move the run there"
         )
     return (
         (lambda geometry: lambda faces: ReferenceNetwork(geometry, faces))

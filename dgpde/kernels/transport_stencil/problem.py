@@ -81,7 +81,7 @@ class Geometry:
 
     @cached_property
     def inverse(self) -> dict[int, Tensor]:
-        """By axis, [nz, ny, nx] 1/m: one over the distance of the cells on the two sides of a face, 0 without a face."""
+        """By axis, [nz, ny, nx] 1/m: one over the distance of the two cells of a face, 0 without a face."""
         found = {}
         for axis in self.axes:
             half, last = 0.5 * self.widths[axis], self.shape[axis] - 1

@@ -6,15 +6,15 @@ conductance, c the concentrations at the end of the step and phi what the wider 
     mass through a face = Q c_up - G (c_b - c_a) + phi
     N_a = (max(-Q, 0) + G) (c_a - c_b) + phi,    N_b = (max(Q, 0) + G) (c_b - c_a) - phi
 
-N is the mass that leaves a cell less c times the water that leaves it: only water that enters stands in it, so that N of
-a constant is 0 to round-off whatever the water does, and its matrix without phi is an M-matrix.
+N is the mass that leaves a cell less c times the water that leaves it: only water that enters stands in it, so that N
+of a constant is 0 to round-off whatever the water does, and its matrix without phi is an M-matrix.
 
     phi = |Q| h_u s(g_u, g_f) - sum over t of X_nt (mean of the four gradients along t beside the face)
 
-g is the gradient of c through a face, g_f of this one, g_u of the one upstream along the axis, h_u and h_d half the sizes
-of the cells up- and downstream. s is 0 (upwind), g_f (central: linear interpolation), or (tvd) the harmonic mean
-(h_u + h_d) g_u g_f/(h_u g_u + h_d g_f) where g_u g_f > 0 and 0 elsewhere: van Leer's limiter (1974, J. Comput. Phys. 14:361)
-with weights that keep the value on the face between c_u and c_d on any spacing, hence an implicit step bounded.
+g is the gradient of c through a face, g_f of this one, g_u of the one upstream along the axis, h_u and h_d half the
+sizes of the cells up- and downstream. s is 0 (upwind), g_f (central: linear interpolation), or (tvd) the harmonic mean
+(h_u + h_d) g_u g_f/(h_u g_u + h_d g_f) where g_u g_f > 0 and 0 elsewhere: van Leer's limiter (1974, J. Comput. Phys.
+14:361) with weights that keep the value on the face between c_u and c_d on any spacing, hence an implicit step bounded.
 Without a face upstream g_u = 0: the scheme is upwind there.
 """
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dgpde.kernels.flow_stencil.problem import AXES, on_side
 from dgpde.kernels.transport_stencil.cell import Cell, Species, Values, inverse_slope, invert, isotherm
-from dgpde.kernels.transport_stencil.dispersion import Dispersion, disperse
+from dgpde.kernels.transport_stencil.dispersion import Dispersion, disperse, disperse_sides
 from dgpde.kernels.transport_stencil.problem import Faces, Geometry, Network
 
 MARGIN = 1e-2  # a step ends this far below the tolerance of its linear solves, since what it leaves is mass
@@ -86,7 +86,7 @@ class Stepped:
         state: after it.
         sides: by side, mass into the domain, [S, *side] kg/s.
         iterations: of all linear solves.
-        reacted: [S] kg/s that production, the parent's decay, sources and its own decay add in all cells, less what they take.
+        reacted: [S] kg/s that production, decay of the parent and its own, and sources add in all cells.
         moved: [S] kg/s, the magnitudes of all exchanges.
         carried: [S] kg/s, c times what the water's step leaves unbalanced.
     """
@@ -102,6 +102,15 @@ class Stepped:
 MakeNetwork = Callable[[Faces], Network]
 
 
+@dataclass(frozen=True)
+class _Conducted:
+    """The network of one solute, and what it was made of."""
+
+    key: tuple[Tensor, ...]
+    network: Network
+    sides: Values  # conductances of the sides
+
+
 class Stepper:
     """Steps of some solutes on some geometry.
 
@@ -109,6 +118,12 @@ class Stepper:
         geometry, species: what is solved.
         make_network: of the backend, one for each solute.
         tolerance: relative residual of the linear solves.
+
+    Attributes:
+        lasting: whether all steps have the same water, so that an adjoint's part by the dispersion can wait for
+            ``flush``.
+        wanted: by solute, names of the values whose gradients are wanted; None for all.
+        wants_water: whether those of the water are.
     """
 
     def __init__(
@@ -120,7 +135,11 @@ class Stepper:
     ) -> None:
         self.geometry, self.species, self.make_network = geometry, species, make_network
         self.tolerance = tolerance
-        self._known: dict[int, tuple[object, ...]] = {}
+        self.lasting = False
+        self.wanted: list[set[str]] | None = None
+        self.wants_water = True
+        self._known: dict[int, _Conducted] = {}
+        self._pending: dict[int, Values] = {}
 
     # ----------------------------------------------------------------------------------------------- the pieces
 
@@ -133,9 +152,12 @@ class Stepper:
         return water.old - apart, water.new - apart, water.theta - standing
 
     def conduct(
-        self, number: int, water: Water, values: Values
+        self, number: int, water: Water, values: Values, twice: bool = False
     ) -> tuple[dict[int, Tensor], dict[tuple[int, int], Tensor], Values]:
-        """Conductances and cross terms of the faces, conductances of the sides."""
+        """Conductances and cross terms of the faces, conductances of the sides that need them.
+
+        ``twice``: for a tangent, which differentiates the derivatives again.
+        """
         theta = self.mobile(number, water, values)[2]
         pore = None
         if "diffusion" in values:
@@ -144,7 +166,11 @@ class Stepper:
             else:
                 pore = theta ** (10.0 / 3.0) / values["theta_s"] ** 2 * values["diffusion"]
         given = Dispersion(values.get("longitudinal"), values.get("horizontal"), values.get("vertical"), pore)
-        return disperse(self.geometry, water.flow, water.sides, given)
+        kinds = self.species[number].sides
+        held = tuple(side for side, kind in kinds.items() if kind == "concentration")
+        native = None if twice else getattr(self.make_network[number], "disperse", None)
+        faces = (native or disperse)(self.geometry, water.flow, water.sides, given)
+        return *faces, disperse_sides(self.geometry, water.flow, water.sides, given, held)
 
     def cell(
         self, number: int, water: Water, values: Values, state: State, sides: Values, born: Tensor | None
@@ -165,16 +191,12 @@ class Stepper:
             *(values[name] for name in sorted(values) if name in DISPERSION),
         )
         known = self._known.get(number)
-        if (
-            known is not None
-            and len(known[0]) == len(key)
-            and all(a is b for a, b in zip(known[0], key, strict=True))
-        ):  # type: ignore[arg-type]
-            return known[1], known[2]  # type: ignore[return-value]
+        if known is not None and _identical(known.key, key):
+            return known.network, known.sides
         with torch.no_grad():
             conductance, cross, sides = self.conduct(number, water, values)
         network = self.make_network[number](Faces(water.flow, conductance, cross))
-        self._known[number] = (key, network, sides)
+        self._known[number] = _Conducted(key, network, sides)
         return network, sides
 
     def _set_up(
@@ -201,7 +223,8 @@ class Stepper:
         """
         after: State = {}
         sides: dict[str, list[Tensor]] = {}
-        iterations, sums, cells = 0, [], []
+        iterations, sums = 0, []
+        cells: list[Cell] = []
         for number, species in enumerate(self.species):
             network, side_conductance = self._network(number, water, values[number])
             born = None
@@ -242,7 +265,10 @@ class Stepper:
 
         now, norm = residual(c)
         linear, weight = cell.slopes()
-        required = self.tolerance * float(torch.linalg.vector_norm(linear * c - now))
+        known = linear * c - now
+        if active is not None:
+            known = torch.where(active, known, 0.0)
+        required = self.tolerance * float(torch.linalg.vector_norm(known))
         allowed = MARGIN * required  # aimed at; round-off may stop a step anywhere below what is required
         for _ in range(NEWTON):
             if norm <= allowed:
@@ -336,18 +362,22 @@ class Stepper:
             if guess is not None:
                 guess[number] = multiplier
             face_bars = network.pull(multiplier, c)
+            self._pend(number, face_bars)
             # everything but c itself, whose derivative the multiplier has made 0
             leaves = _leaves(
-                {f"water.{k}": v for k, v in water.named().items()}
-                | {f"value.{k}": v for k, v in mine.items()}
+                (self._water_leaves(water) if self.wants_water else {})
+                | {f"value.{k}": v for k, v in mine.items() if self._wants(number, k)}
                 | {f"state.{k}": state[f"{number}.{k}"] for k in species.states}
+                | {f"conductance.{k}": v for k, v in conductance.items() if k in species.sides}
                 | ({} if born is None else {"born": born})
             )
             with torch.enable_grad():
-                inner = water.with_values({k: leaves[f"water.{k}"] for k in water.named()})
-                numbers = {k: leaves[f"value.{k}"] for k in mine}
+                inner = water.with_values(
+                    {k: leaves.get(f"water.{k}", value) for k, value in water.named().items()}
+                )
+                numbers = {k: leaves.get(f"value.{k}", value) for k, value in mine.items()}
                 states = {f"{number}.{k}": leaves[f"state.{k}"] for k in species.states}
-                g, x, on_sides = self.conduct(number, inner, numbers)
+                on_sides = {k: leaves.get(f"conductance.{k}", value) for k, value in conductance.items()}
                 live = self.cell(number, inner, numbers, states, on_sides, leaves.get("born"))
                 ends = live.states(c)
                 total = -(multiplier * live.residual(c, ends)).sum()
@@ -357,12 +387,7 @@ class Stepper:
                         total = total + (bar * ends[name]).sum()
                 for side, seed in seeds.items():
                     total = total + (seed * live.side(side, on_side(c, side))[0]).sum()
-                outputs = [total, *g.values(), *x.values()]
-                weights = [torch.ones_like(total), *face_bars.conductance.values(), *face_bars.cross.values()]
-                pairs = [(o, w) for o, w in zip(outputs, weights, strict=True) if o.requires_grad]
-                found = torch.autograd.grad(
-                    [o for o, _ in pairs], list(leaves.values()), [w for _, w in pairs], allow_unused=True
-                )
+                found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
             by_name = dict(zip(leaves, found, strict=True))
             for name, gradient in by_name.items():
                 if gradient is None:
@@ -374,11 +399,62 @@ class Stepper:
                     _add(value_bars[number], rest, gradient)
                 elif kind == "state":
                     before[f"{number}.{rest}"] = gradient
+                elif kind == "conductance":
+                    _add(self._pending[number], f"side.{rest}", gradient)
             for axis, gradient in face_bars.flow.items():
                 _add(water_bars, f"flow_{AXES[axis]}", gradient)
+            if self.geometry.active is not None:  # c of a cell that takes no part stays as it is
+                key = f"{number}.c"
+                before[key] = torch.where(self.geometry.active, before[key], multiplier)
             if parent is not None and by_name["born"] is not None:
                 self._pull_decay(number, parent, after, by_name["born"], bars, value_bars, water_bars, values)
+        if not self.lasting:
+            self.flush(water, values, value_bars, water_bars)
         return before, value_bars, water_bars
+
+    def _wants(self, number: int, name: str) -> bool:
+        return self.wanted is None or name in self.wanted[number]
+
+    def _water_leaves(self, water: Water) -> Values:
+        return {f"water.{k}": v for k, v in water.named().items()}
+
+    def _pend(self, number: int, bars: Faces) -> None:
+        """Add cotangents of what the faces conduct to those that wait."""
+        mine = self._pending.setdefault(number, {})
+        for axis, value in bars.conductance.items():
+            _add(mine, f"g{axis}", value)
+        for (n, t), value in bars.cross.items():
+            _add(mine, f"x{n}{t}", value)
+
+    def flush(self, water: Water, values: list[Values], value_bars: list[Values], water_bars: Values) -> None:
+        """Hand the cotangents that wait to the numbers and the water that the dispersion comes from."""
+        for number, bars in self._pending.items():
+            mine = values[number]
+            names = [k for k in DISPERSION if k in mine and self._wants(number, k)]
+            of_water = self._water_leaves(water) if self.wants_water else {}
+            leaves = _leaves({f"value.{k}": mine[k] for k in names} | of_water)
+            if not leaves:
+                continue
+            with torch.enable_grad():
+                inner = water.with_values(
+                    {k: leaves.get(f"water.{k}", value) for k, value in water.named().items()}
+                )
+                numbers = {k: leaves.get(f"value.{k}", value) for k, value in mine.items()}
+                g, x, sides = self.conduct(number, inner, numbers)
+                outputs = {f"g{k}": v for k, v in g.items()} | {f"x{n}{t}": v for (n, t), v in x.items()}
+                outputs |= {f"side.{k}": v for k, v in sides.items()}
+                pairs = [(v, bars[k]) for k, v in outputs.items() if k in bars and v.requires_grad]
+                if not pairs:
+                    continue
+                found = torch.autograd.grad(
+                    [o for o, _ in pairs], list(leaves.values()), [w for _, w in pairs], allow_unused=True
+                )
+            for name, gradient in zip(leaves, found, strict=True):
+                if gradient is None:
+                    continue
+                kind, _, rest = name.partition(".")
+                _add(water_bars if kind == "water" else value_bars[number], rest, gradient)
+        self._pending = {}
 
     def _parent(self, number: int, water: Water, values: list[Values], state: State) -> Cell:
         parent = self.species[number].parent
@@ -513,7 +589,7 @@ class Stepper:
                 inner = water.with_values({k: at[f"water.{k}"] for k in water.named()})
                 numbers = {k: at[f"value.{k}"] for k in values[number]}
                 states = {f"{number}.{k}": at[f"state.{k}"] for k in self.species[number].states}
-                g, x, on_sides = self.conduct(number, inner, numbers)
+                g, x, on_sides = self.conduct(number, inner, numbers, twice=True)
                 born = None
                 if which is not None:
                     its = {k: at[f"its.{k}"] for k in values[which]}
@@ -540,6 +616,8 @@ class Stepper:
             column = self._set_up(network, cell, c, linear, weight)
             y = self._linear(network, rhs, None, transposed=False)
             dc = y if column is None else column * y
+            if self.geometry.active is not None:
+                dc = torch.where(self.geometry.active, dc, dots[2].get(f"{number}.c", torch.zeros_like(dc)))
             # what sorbs moves with y where its slope is unbounded
             extra = None
             if column is not None:
@@ -578,6 +656,10 @@ DISPERSION = (
     "theta_s",
     "immobile_theta",
 )
+
+
+def _identical(one: tuple[Tensor, ...], two: tuple[Tensor, ...]) -> bool:
+    return len(one) == len(two) and all(a is b for a, b in zip(one, two, strict=True))
 
 
 def _same(held: tuple[Tensor | None, ...], key: tuple[Tensor | None, ...]) -> bool:
