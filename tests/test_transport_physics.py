@@ -290,7 +290,7 @@ def test_far_ahead_of_a_front() -> None:
 
 
 def test_newton_on_rough_states() -> None:
-    """Random steps of concentration on uneven cells at Courant numbers up to 100: found, bounded, off Langmuir's pole."""
+    """Random steps of concentration, uneven cells, Courant numbers up to 100: found, bounded, off Langmuir's pole."""
     random = torch.Generator().manual_seed(0)
     dz = (0.02 + 0.08 * torch.rand(40, generator=random)).tolist()
     grid, n = Grid.columns(200, dz), 200

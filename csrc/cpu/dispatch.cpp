@@ -131,7 +131,7 @@ void transport_forward(const TransportProblem& p, WaterStore& water, const Trans
   DGPDE_DISPATCH(transport_forward(p, water, out, kept, threads))
 }
 void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,
-                       const TransportCotangents& io, WaterStore& bars, bool continuous, int threads) {
+                       const TransportCotangents& io, WaterStore* bars, bool continuous, int threads) {
   DGPDE_DISPATCH(transport_adjoint(p, water, kept, io, bars, continuous, threads))
 }
 
