@@ -38,7 +38,13 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
-ENGINE = ("column_*.cpp", "flow_*.cpp", "linear_*.cpp", "soil*.cpp", "transport_*.cpp")  # not *_bindings.cpp, which are ordinary
+ENGINE = (
+    "column_*.cpp",
+    "flow_*.cpp",
+    "linear_*.cpp",
+    "soil*.cpp",
+    "transport_*.cpp",
+)  # not *_bindings.cpp, which are ordinary
 
 # Never -ffast-math, which would void the solver's NaN checks; never -march=native, which would tie a wheel to
 # the machine that built it.

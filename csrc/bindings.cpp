@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/column_transport_bindings.h"
 #include "cpu/dispatch.h"
 #include "cpu/flow_bindings.h"
 #include "cpu/linear_bindings.h"
@@ -35,6 +36,7 @@ ViewType& input_slot(dgpde::ColumnInputs<ViewType>& in, const std::string& name,
   if (name == "k_sat") return in.k_sat;
   if (name == "specific_storage") return in.specific_storage;
   if (name == "soil" && slot >= 0 && slot < dgpde::kSoilSlots) return in.soil[slot];
+  if (name == "weights") return in.weights;
   if (name == "top" && slot >= 0 && slot < dgpde::kTopSlots) return in.top[slot];
   if (name == "bottom" && slot >= 0 && slot < dgpde::kBottomSlots) return in.bottom[slot];
   if (name == "transpiration") return in.transpiration;
@@ -120,6 +122,8 @@ void bind_problem(py::module_& m) {
       .def_readwrite("sources", &ColumnProblem::sources)
       .def_readwrite("n_classes", &ColumnProblem::n_classes)
       .def_readwrite("n_knots", &ColumnProblem::n_knots)
+      .def_readwrite("n_units", &ColumnProblem::n_units)
+      .def_readwrite("n_features", &ColumnProblem::n_features)
       .def_readwrite("x_first", &ColumnProblem::x_first)
       .def_readwrite("x_step", &ColumnProblem::x_step)
       .def_readwrite("linear_tolerance", &ColumnProblem::linear_tolerance)
@@ -240,6 +244,7 @@ PYBIND11_MODULE(_C, m) {
   dgpde::bind_flow(m);
   dgpde::bind_linear(m);
   dgpde::bind_threads(m);
+  dgpde::bind_column_transport(m);
   dgpde::bind_transport(m);
   m.def(
       "column_forward",
@@ -250,11 +255,13 @@ PYBIND11_MODULE(_C, m) {
       py::arg("problem"), py::arg("output"), py::arg("history").none(true), py::arg("single"), py::arg("threads"));
   m.def(
       "column_adjoint",
-      [](const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single, int threads) {
+      [](const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single, int threads,
+         dgpde::WaterStore* bars) {
         py::gil_scoped_release release;
-        dgpde::column_adjoint(p, io, history, single, threads);
+        dgpde::column_adjoint(p, io, history, bars, single, threads);
       },
-      py::arg("problem"), py::arg("cotangents"), py::arg("history"), py::arg("single"), py::arg("threads"));
+      py::arg("problem"), py::arg("cotangents"), py::arg("history"), py::arg("single"), py::arg("threads"),
+      py::arg("bars").none(true) = py::none());
   m.def(
       "column_tangent",
       [](const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single, int threads) {

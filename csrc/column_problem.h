@@ -41,6 +41,7 @@ struct ColumnInputs {
   ViewType k_sat;             // [nz, n] m/s
   ViewType specific_storage;  // [nz, n] 1/m
   ViewType soil[kSoilSlots];  // [nz, n]; for tabulated soils soil[0] is the table [classes, knots, 4]
+  ViewType weights;           // of a network [2, units, 3 + features]; their gradients [weights, n] per column
   ViewType top[kTopSlots];    // [T, n]
   ViewType bottom[kBottomSlots];
   ViewType transpiration;  // [T, n] m/s
@@ -65,6 +66,8 @@ struct ColumnProblem {
   View classes;  // int32 [nz, n]
   int64_t n_classes = 0, n_knots = 0;
   double x_first = 0.0, x_step = 1.0;
+
+  int64_t n_units = 0, n_features = 0;  // of a network
 
   // options
   double linear_tolerance = 1e-10;

@@ -41,6 +41,8 @@ class LinearEngine {
   virtual LinearReport solve(const double* b, double* x, const LinearOptions& options) = 0;
   virtual int levels(bool transposed) const = 0;
   virtual bool in_double() const = 0;  // whether the preconditioner has gone over to float64
+  // To be called before the first matrix: precondition in float64 from the start, as an engine does that was in_double.
+  virtual void begin_in_double() = 0;
   virtual int64_t bytes() const = 0;
 };
 

@@ -5,6 +5,9 @@
 
 namespace dgpde {
 
+// Parts of the cells whose gradients of the weights are summed apart.
+constexpr int kWeightChunks = 64;
+
 // psi and everything of its shape are [batch, cells], contiguous. Parameters and their tangents are [cells] with a
 // stride in elements; 0 repeats one value. All numbers are float when `single`, else double. What is null is not
 // computed.
@@ -22,6 +25,12 @@ struct SoilCall {
   const int32_t* classes = nullptr;  // [cells], stride as for parameters
   int64_t classes_stride = 0, n_classes = 0, n_knots = 0;
   double x_first = 0.0, x_step = 1.0;
+
+  // networks
+  const void *weights = nullptr, *dot_weights = nullptr;  // [2, units, 3 + features]
+  int64_t n_units = 0, n_features = 0;
+  void* grad_weights =
+      nullptr;  // [kWeightChunks, 2, units, 3 + features], which is added to: their sum is the gradient
 
   void *theta = nullptr, *kr = nullptr, *capacity = nullptr, *dkr = nullptr;
   void *partial_theta = nullptr, *partial_kr = nullptr;  // [raw, batch, cells]; tabulated: of the 8 numbers in use

@@ -4,14 +4,13 @@
 
 #include <cstdint>
 
+#include "advection.h"
 #include "flow_call.h"
 #include "linear_call.h"
 
 namespace dgpde {
 
 constexpr int kPairs = 6;  // (axis of a face, axis of a gradient along it), in the order of problem.py
-
-enum class Advection : int32_t { upwind, central, tvd };
 
 // Fields are [nz, ny, nx], x fastest; a face stands with the cell below, south or west of it. Null along an axis without
 // neighbours, and where there are no cross terms.
@@ -22,7 +21,8 @@ struct FaceFields {
 struct TransportCall {
   int64_t nz = 0, ny = 0, nx = 0;
   int32_t scheme = 0;
-  const double *half[kAxes] = {}, *inverse[kAxes] = {};  // of the cells' sizes [n]; of the distances, 0 without a face
+  const double *half[kAxes] = {},
+               *inverse[kAxes] = {};  // of the cells' sizes [n]; of the distances, 0 without a face
   FaceFields faces;
 };
 

@@ -21,6 +21,7 @@ from dgpde.checkpoint import Checkpoint, Plan
 from dgpde.errors import SolveError
 from dgpde.grid import Grid
 from dgpde.options import SolveOptions
+from dgpde.parameter_net import ParameterNet, Range
 from dgpde.richards import Richards
 from dgpde.series import Series
 from dgpde.soil import (
@@ -30,14 +31,22 @@ from dgpde.soil import (
     Gardner,
     Haverkamp,
     Kosugi,
+    ModuleSoil,
+    NeuralSoil,
     PetersDurnerIden,
     Saturated,
     Soil,
+    SoilNetwork,
     Tabulated,
     VanGenuchten,
 )
+from dgpde.solute import Freundlich, Immobile, Langmuir, Linear, Solute
 from dgpde.solution import Solution, Stats
 from dgpde.sources import Feddes, River, RootUptake, Source, Well, root_density
+from dgpde.steady_flow import SteadyFlow
+from dgpde.transport import Transport
+from dgpde.transport_boundary import Concentration, InflowConcentration, SoluteFlux, ZeroGradient
+from dgpde.transport_solution import TransportSolution
 
 __version__ = "0.1.0"
 
@@ -46,22 +55,32 @@ __all__ = [
     "Boundary",
     "BrooksCorey",
     "Checkpoint",
+    "Concentration",
     "DeepWaterTable",
     "Durner",
     "Feddes",
     "Flux",
     "FredlundXing",
     "FreeDrainage",
+    "Freundlich",
     "Gardner",
     "GeneralHead",
     "Grid",
     "Haverkamp",
     "Head",
     "HydraulicHead",
+    "Immobile",
+    "InflowConcentration",
     "Kosugi",
+    "Langmuir",
+    "Linear",
+    "ModuleSoil",
+    "NeuralSoil",
     "NoFlow",
+    "ParameterNet",
     "PetersDurnerIden",
     "Plan",
+    "Range",
     "Richards",
     "River",
     "RootUptake",
@@ -69,13 +88,20 @@ __all__ = [
     "SeepageFace",
     "Series",
     "Soil",
+    "SoilNetwork",
+    "Solute",
+    "SoluteFlux",
     "Solution",
     "SolveError",
     "SolveOptions",
     "Source",
     "Stats",
+    "SteadyFlow",
     "Tabulated",
+    "Transport",
+    "TransportSolution",
     "VanGenuchten",
     "Well",
+    "ZeroGradient",
     "root_density",
 ]

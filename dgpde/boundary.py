@@ -208,4 +208,5 @@ def _above_bottom(frame: Frame, name: str, value: Stored, side: str) -> Tensor:
     grid = frame.grid
     shape = grid.side_shape(side)
     head = frame.compact(name, value, shape)
-    return frame.full(head - grid.gravity * grid.z_bottom if grid.z_bottom else head, shape)
+    lowest = grid.gravity * (grid.z_bottom + grid.base(side))
+    return frame.full(head - lowest.to(head) if bool((lowest != 0.0).any()) else head, shape)

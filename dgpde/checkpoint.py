@@ -131,12 +131,13 @@ class Plan:
     """Bytes that a run takes, before it is run.
 
     Attributes:
-        steps: accepted steps of a column; exact with dt_fixed, else the mean of the columns that were probed.
+        steps: accepted steps of a column or a field; exact with dt_fixed, else after what was probed.
         outputs: results of the forward run, and the state that it carries along.
-        work: scratch memory of the kernels.
+        work: scratch memory of the kernels; of fields also what is made of the inputs for them.
         history: accepted states kept on the device for the backward sweep.
         checkpoints: states kept at the policy's places.
-        gradients: gradients of all inputs, at most, and what their sweep works in beyond ``work``.
+        gradients: gradients of all inputs, at most (of a field's that require one, if any does), and what their
+            sweep works in beyond ``work``.
     """
 
     steps: int
@@ -166,9 +167,7 @@ class Plan:
             ("gradients", self.gradients),
             ("forward and gradient", self.backward),
         )
-        return f"{self.steps} steps a column\n" + "\n".join(
-            f"{name:22s}{size / 1e6:12.1f} MB" for name, size in rows
-        )
+        return f"{self.steps} steps\n" + "\n".join(f"{name:22s}{size / 1e6:12.1f} MB" for name, size in rows)
 
 
 def probed_steps(
@@ -180,6 +179,7 @@ def probed_steps(
     """
     from dgpde.kernels.column_flow.function import column_flow
     from dgpde.kernels.column_flow.native import segment_inputs, segment_problem
+    from dgpde.kernels.soil_relation.reference import is_shared
 
     last = -(-problem.n // lanes) - 1
     groups = min(groups, last + 1)
@@ -187,7 +187,7 @@ def probed_steps(
     # lanes beyond the last column hold nothing: they repeat it
     columns = chosen.clamp(max=problem.n - 1).flatten().to(inputs["psi0"].device)
     state = {
-        name: (value if name == "soil.table" else value.index_select(-1, columns)).detach()
+        name: (value if is_shared(name) else value.index_select(-1, columns)).detach()
         for name, value in inputs.items()
     }
     part = replace(
@@ -214,14 +214,15 @@ def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor], probe: int) 
     options = problem.options
     size = inputs["psi0"].element_size()
     n, nz, t = problem.n, problem.nz, problem.intervals
-    # psi where it is saved and at both ends of a segment; ponding, fluxes, runoff, uptake; the report
-    outputs = size * n * ((len(problem.save) + 2) * nz + (t + 1) + 4 * t) + n * (9 * 8 + 4)
+    cuts = segments(problem)
+    # psi where it is saved, and at both ends of one of several segments; ponding, fluxes, runoff, uptake; the report
+    handed_on = 2 if len(cuts) > 1 else 0
+    outputs = size * n * ((len(problem.save) + handed_on) * nz + (t + 1) + 4 * t) + n * (9 * 8 + 4)
     if problem.top == "atmosphere":
         outputs += 3 * size * n * t  # evaporation, and what it is computed from
     backend = choose_backend(inputs["psi0"], options.backend)
     if backend is None:  # the reference keeps autograd's own graph, which is not planned
         raise ValueError("backend: 'reference' leaves its memory to autograd; plan a native backend")
-    cuts = segments(problem)
     memory: Any = backend.module.column_memory(n, nz, size, backend.name == "cuda", torch.get_num_threads())
     if options.dt_fixed is None:
         steps = probed_steps(problem, inputs, cuts, -(-probe // memory["lanes"]), memory["lanes"])
@@ -243,6 +244,8 @@ def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor], probe: int) 
     if "soil.table" in inputs:
         table = inputs["soil.table"]
         gradients += size * table.numel() * 2 * backend.table_chunks(table)
+    if "soil.weights" in inputs:
+        gradients += size * inputs["soil.weights"].numel() * n
     gradients += max(0, memory["replay_work"] - memory["work"])
     total = math.ceil(steps.sum(dim=0).double().mean())
     return Plan(total, outputs, memory["work"], history, kept, gradients)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,12 +17,13 @@ from dgpde.kernels.flow_stencil.function import choose_stencil
 from dgpde.kernels.flow_stencil.problem import AXES, DARCY, PRESCRIBED, StencilProblem, on_side
 from dgpde.kernels.flow_stencil.problem import SIDES as STENCIL_SIDES
 from dgpde.kernels.soil_relation.function import soil_relation
+from dgpde.kernels.soil_relation.reference import is_shared
 from dgpde.linear import LinearSolver
 from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.solution import FieldResult, Solution, actual_evaporation
 from dgpde.sources import flat_cells
-from dgpde.trajectory import FieldRun, field_flow
+from dgpde.trajectory import FieldRun, Progress, field_flow
 
 Tensors = dict[str, Tensor]
 MAX_LINEAR = 400  # iterations of a linear solve
@@ -37,7 +37,7 @@ def solve_field(
     save: Save,
     save_cells: object,
     ponding0: Value,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Solution:
     """Run a section, a domain or columns as one system; arguments as for ``Richards.solve``.
 
@@ -47,10 +47,10 @@ def solve_field(
     start = check_start(words, psi0, times, options, ponding0)
     run, inputs = set_up_field(words, start, options, save, save_cells)
     run.progress = progress
-    solution = _solution(words, start, run, field_flow(run, inputs))
+    solution = field_solution(words, start, run, field_flow(run, inputs))
     solution.field_run = (run, inputs)
     if options.on_failure == "raise" and run.account.status != 0:
-        raise _failure(words.grid, run, solution)
+        raise field_failure(words.grid, run, solution)
     return solution
 
 
@@ -111,7 +111,8 @@ class _Build:
         }
         centre = dz.cumsum(0) - 0.5 * dz
         gap = torch.cat([centre.diff(), torch.zeros(1, dtype=torch.float64)])
-        level = torch.zeros(1, self.shape[1], self.shape[2], dtype=torch.float64)
+        lift = torch.zeros(()).double() if grid.lift is None else grid.lift.reshape(1, *self.shape[1:])
+        lift = lift.expand(1, *self.shape[1:])
         device = self.frame.device
         soil, field = words.soil, grid.shape
         classes = soil.classes_on(field, device)
@@ -119,7 +120,7 @@ class _Build:
         self.problem = StencilProblem(
             shape=self.shape,
             widths=(dz, dy, dx),
-            rise=(grid.gravity * gap[:, None, None], level, level),
+            rise=(grid.gravity * gap[:, None, None], _climb(lift, 1), _climb(lift, 2)),
             gravity=grid.gravity,
             relation=soil.relation,
             variant=soil.variant,
@@ -132,6 +133,7 @@ class _Build:
             active=None if grid.active is None else grid.active.reshape(self.shape).to(device),
             classes=None if classes is None else classes.reshape(self.shape),
             knots=soil.knots,
+            function=soil.function,
         )
 
     def inputs(self, start: Start) -> Tensors:
@@ -142,7 +144,7 @@ class _Build:
         k_sat = words.soil.k_sat_on(field, frame.dtype, frame.device).reshape(self.shape)
         ratio = frame.constant("anisotropy", words.anisotropy, field, POSITIVE).reshape(self.shape)
         self.soil = {
-            name: value if name == "table" else value.reshape(self.shape) for name, value in soil.items()
+            name: value if is_shared(name) else value.reshape(self.shape) for name, value in soil.items()
         }
         found = {
             "psi0": start.psi0.reshape(self.shape),
@@ -193,12 +195,14 @@ class _Build:
 
     def _relation(self, psi: Tensor, soil: Tensors, classes: Tensor | None) -> tuple[Tensor, Tensor]:
         problem = self.problem
+        if problem.function is not None:
+            return problem.function.theta_kr(psi, soil)
         values = soil if classes is None else soil | {"classes": classes}
         return soil_relation(problem.relation, problem.variant, values, psi, problem.knots)
 
     def _relative_conductivity(self, side: str, psi: Tensor) -> Tensor:
         """kr of the cells of a side at the heads [t or 1, *side]."""
-        soil = {name: value if name == "table" else on_side(value, side) for name, value in self.soil.items()}
+        soil = {name: value if is_shared(name) else on_side(value, side) for name, value in self.soil.items()}
         classes = self.problem.classes
         return self._relation(psi, soil, None if classes is None else on_side(classes, side))[1].expand_as(
             psi
@@ -216,11 +220,21 @@ class _Build:
         first, second = resistance.narrow(axis, 0, size - 1), resistance.narrow(axis, 1, size - 1)
         across = [widths[other] for other in range(3) if other != axis]
         face = across[0] * across[1] / (first + second)
+        if axis > 0 and self.words.grid.lift is not None:
+            # the cosine of the slope between the two centres
+            rise = problem.rise[axis].to(conductivity).narrow(axis, 0, size - 1)
+            gap = 0.5 * (widths[axis].narrow(axis, 0, size - 1) + widths[axis].narrow(axis, 1, size - 1))
+            face = face * gap / torch.hypot(gap, rise)
         active = problem.active
         if active is not None:
             both = active.narrow(axis, 0, size - 1) & active.narrow(axis, 1, size - 1)
             face = torch.where(both, face, 0.0)
         return torch.cat([face, torch.zeros_like(resistance.narrow(axis, 0, 1))], axis)
+
+
+def _climb(lift: Tensor, axis: int) -> Tensor:
+    """Elevation of the next cell along an axis less that of each; 0 for the last."""
+    return torch.cat([lift.diff(dim=axis), torch.zeros_like(lift.narrow(axis, 0, 1))], axis)
 
 
 def _beside(parts: list[Tensor]) -> Tensor:
@@ -234,7 +248,7 @@ def _once(value: Tensor) -> Tensor:
     return value[:1] if value.stride(0) == 0 else value
 
 
-def _solution(words: Words, start: Start, run: FieldRun, out: Tensors) -> Solution:
+def field_solution(words: Words, start: Start, run: FieldRun, out: Tensors) -> Solution:
     """The run's outputs in the shapes of the grid."""
     grid, account = words.grid, run.account
     surface, intervals = grid.side_shape("top"), run.intervals
@@ -282,7 +296,8 @@ def _solution(words: Words, start: Start, run: FieldRun, out: Tensors) -> Soluti
     )
 
 
-def _failure(grid: Grid, run: FieldRun, solution: Solution) -> SolveError:
+def field_failure(grid: Grid, run: FieldRun, solution: Solution) -> SolveError:
+    """The SolveError of a run that ended early."""
     account = run.account
     place = ""
     if account.cell >= 0:

@@ -25,13 +25,18 @@ class Grid:
             wide.
         active: boolean field of ``shape``, False where a cell takes no part; None when all do.
         z_bottom: elevation of the lowest face [m], default 0; -sum(dz) puts z = 0 at the surface.
+        surface: elevation of the land surface [m] at the centres of the columns, what broadcasts to ``shape[1:]``;
+            the layers then follow the terrain, each as thick everywhere as ``spacing`` says. A face between two
+            columns has the fall of the terrain between their centres, and a lateral flux is that along the slope,
+            K (cos(theta) dpsi/dx + sin(theta)) (Maxwell 2013, Adv. Water Resour. 53:109). None (default): level.
 
     Attributes:
         shape: as given; a field of the grid has this shape.
         lateral: True when water may move sideways, False for independent columns.
         dz: [nz] float64 m, on the CPU.
         gravity: component of gravity along z, 1 vertical.
-        z_bottom: elevation of the lowest face [m].
+        z_bottom: elevation of the lowest face [m]; 0 over terrain.
+        surface: [*shape[1:]] float64 on the CPU, as given; None when the grid is level.
 
     Raises:
         TypeError, ValueError: an argument of the wrong kind, shape or sign.
@@ -44,6 +49,7 @@ class Grid:
         active: Tensor | None = None,
         *,
         z_bottom: float = 0.0,
+        surface: float | Tensor | NDArray[np.generic] | None = None,
     ) -> None:
         self.shape = _shape("shape", shape)
         if len(self.shape) not in (2, 3):
@@ -57,6 +63,9 @@ class Grid:
         self.gravity = 1.0
         self.z_bottom = _number("z_bottom", z_bottom)
         self.active = _active(active, self.shape)
+        self.surface = None if surface is None else _surface(surface, self.shape[1:])
+        if surface is not None and self.z_bottom != 0.0:
+            raise ValueError("z_bottom and surface both say where the layers are; give one of them")
 
     @classmethod
     def columns(
@@ -89,7 +98,7 @@ class Grid:
         grid.shape = (grid.dz.numel(), int(n))
         grid.spacing = (grid.dz,)
         grid.lateral = False
-        grid.active = None
+        grid.active = grid.surface = None
         grid.gravity = _number("gravity", gravity)
         if not 0.0 <= grid.gravity <= 1.0:
             raise ValueError(f"gravity must lie between 0 (horizontal) and 1 (vertical), it is {gravity}")
@@ -134,25 +143,51 @@ class Grid:
     def side_elevation(self, side: str) -> Tensor:
         """Elevation of the centres of the faces of a side, as what broadcasts to ``side_shape``, m."""
         if side in ("top", "bottom"):
-            return self.z_faces[-1 if side == "top" else 0]
-        return self.z.reshape(-1, *[1] * (len(self.shape) - 2))
+            return self.z_faces[-1 if side == "top" else 0] + self.base(side)
+        layers = self.layers.reshape(-1, *[1] * (len(self.shape) - 2))
+        return layers + self.base(side)
+
+    def base(self, side: str) -> Tensor:
+        """What terrain lifts the columns by at a side, as what broadcasts to ``side_shape``, m; 0 when level."""
+        lift = self.lift
+        if lift is None:
+            return torch.zeros((), dtype=torch.float64)
+        if side in ("top", "bottom"):
+            return lift
+        edge = 0 if side in ("south", "west") else -1
+        return lift.select(0 if side in ("south", "north") else -1, edge)
+
+    @property
+    def lift(self) -> Tensor | None:
+        """[*shape[1:]] elevation of the lowest faces over terrain, m; None when the grid is level."""
+        return None if self.surface is None else self.surface - self.dz.sum()
 
     @property
     def z_faces(self) -> Tensor:
-        """Elevation of the faces between layers, bottom and top included: [nz + 1] m."""
+        """Elevation of the faces between layers, bottom and top included, over terrain above the lowest face: [nz + 1]
+        m.
+        """
         zero = torch.zeros(1, dtype=torch.float64)
         return self.z_bottom + torch.cat([zero, self.dz.cumsum(0)])
 
     @property
     def z(self) -> Tensor:
-        """Elevation of the cell centres, shaped [nz, 1] (or [nz, 1, 1]) to broadcast against a field, m."""
+        """Elevation of the cell centres, shaped [nz, 1] (or [nz, 1, 1]) to broadcast against a field, m; over terrain
+        of the grid's shape.
+        """
+        z = self.layers.reshape(-1, *[1] * (len(self.shape) - 1))
+        return z if self.lift is None else z + self.lift
+
+    @property
+    def layers(self) -> Tensor:
+        """Elevation of the centres of the layers, counted as ``z_faces``: [nz] m."""
         faces = self.z_faces
-        return (0.5 * (faces[1:] + faces[:-1])).reshape(-1, *[1] * (len(self.shape) - 1))
+        return 0.5 * (faces[1:] + faces[:-1])
 
     @property
     def depth(self) -> Tensor:
         """Depth of the cell centres below the top face, shaped like ``z``, m."""
-        return self.z_faces[-1] - self.z
+        return (self.z_faces[-1] - self.layers).reshape(-1, *[1] * (len(self.shape) - 1))
 
     def __repr__(self) -> str:
         kind = "Grid" if self.lateral else "Grid.columns"
@@ -191,6 +226,23 @@ def _sizes(name: str, value: Spacing, count: int) -> Tensor:
     if not bool(torch.isfinite(sizes).all()) or not bool((sizes > 0).all()):
         raise ValueError(f"{name} must be finite and positive everywhere")
     return sizes.contiguous()
+
+
+def _surface(surface: float | Tensor | NDArray[np.generic], shape: tuple[int, ...]) -> Tensor:
+    """[*shape] float64 elevations on the CPU."""
+    given = numeric("surface", surface)
+    if given.requires_grad:
+        raise ValueError("surface requires a gradient, but none is computed to the grid: detach it")
+    given = given.detach().to(device="cpu", dtype=torch.float64)
+    if not bool(torch.isfinite(given).all()):
+        raise ValueError("surface has values that are not finite (NaN or infinite); fill them")
+    try:
+        return given.expand(shape).contiguous()
+    except RuntimeError:
+        raise ValueError(
+            f"surface has the shape {list(given.shape)}, which does not broadcast to {list(shape)}, one elevation a "
+            "column"
+        ) from None
 
 
 def _active(active: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:

@@ -16,6 +16,9 @@ MEMORY = 5  # residual norms that the line search looks back on
 HALVINGS = 3
 CLOSINGS = 8  # iterations that serve only the balance of the whole field, at most
 BALANCE = 1e-10  # of the water moved, what the residuals of all cells together may come to
+OFF_BALANCE = (
+    1e-7  # the same after CLOSINGS iterations that did not help: absurd heads hide all in their round-off
+)
 LOOSEST = 0.1  # relative residual of a linear solve, at most
 MARGIN = 0.03  # a linear solve ends this far below the norm of the residual that is accepted
 
@@ -98,12 +101,13 @@ class Newton:
             before, norm = norm, now.norm
             if not math.isfinite(norm):
                 return Outcome(psi, now, False, False, iteration, False, self._not_finite(now))
-            # a first guess must be right to round-off
-            done = (now.exact if iteration == 0 else now.beyond) <= 0.0
+            done = self._done(now, iteration == 0)
             if done:
                 closings += 1
-                if closings == CLOSINGS or self._balanced(step, psi, now):
+                if self._balanced(step, psi, now, BALANCE if closings < CLOSINGS else OFF_BALANCE):
                     return Outcome(psi, now, True, True, iteration, False, -1)
+                if closings == CLOSINGS:
+                    break
             if iteration == limit:
                 break
             norms = [*norms[1 - MEMORY :], norm]
@@ -114,12 +118,20 @@ class Newton:
             self.work.newton += 1
             target = psi + update if linear else self.stencil.move(psi, update, now)
             psi, now = self._along(step, psi, target, max(norms))
-        worst = int((now.residual.abs() * step.dt - self.allowed).argmax())
-        return Outcome(psi, now, False, True, limit, False, worst)
+        worst = int((now.residual.abs() - self.allowed / step.dt).argmax())
+        return Outcome(psi, now, False, True, iteration, False, worst)
+
+    def _done(self, now: Evaluation, first: bool) -> bool:
+        """Whether the residual is accepted in every cell; a first guess must be right to round-off."""
+        return (now.exact if first else now.beyond) <= 0.0
 
     def _evaluate(self, step: Step, psi: Tensor) -> Evaluation:
         # the solver may hold the matrix of a linear problem already
         known = self.stencil.problem.linear and self._matrix_dt == step.dt
+        if not known:
+            self._matrix_dt = (
+                None  # the next matrix may be written in the place of the one that the solver holds
+            )
         return self.stencil.evaluate(step, psi, self.allowed, not known)
 
     def _along(self, step: Step, psi: Tensor, target: Tensor, ceiling: float) -> tuple[Tensor, Evaluation]:
@@ -127,16 +139,17 @@ class Newton:
         is.
         """
         best, now = target, self._evaluate(step, target)
-        norm, share = now.norm, 1.0
+        last, norm, share = target, now.norm, 1.0
         for _ in range(HALVINGS):
             if norm <= ceiling:
                 break
             share *= 0.5
             trial = psi + share * (target - psi)
-            there = self._evaluate(step, trial)
+            there, last = self._evaluate(step, trial), trial
             if there.norm < norm or not math.isfinite(norm):
                 best, now, norm = trial, there, there.norm
-        return best, now
+        # the matrix that stands is that of the last trial
+        return best, now if best is last else self._evaluate(step, best)
 
     def _update(self, now: Evaluation, dt: float, tolerance: float) -> Tensor:
         """-J^-1 F, as far as the tolerance asks for."""
@@ -165,15 +178,15 @@ class Newton:
             forcing = max(forcing, 0.9 * last**2)
         return min(LOOSEST, max(forcing, enough))
 
-    def _balanced(self, step: Step, psi: Tensor, now: Evaluation) -> bool:
-        """Whether the residuals of all cells together are small against the water that moves."""
+    def _balanced(self, step: Step, psi: Tensor, now: Evaluation, share: float) -> bool:
+        """Whether the residuals of all cells together are at most this share of the water that moves."""
         gain, inflow, source = water(self.stencil, step, psi, now)
         moved = float(gain.abs().sum()) + step.dt * (
             sum(float(part.abs().sum()) for part in inflow.values()) + source[1]
         )
         error = abs(now.total) * step.dt
         noise = 4.0 * torch.finfo(torch.float64).eps * now.magnitude * step.dt
-        return error <= BALANCE * moved + noise
+        return error <= share * moved + noise
 
     def _not_finite(self, now: Evaluation) -> int:
         bad = ~torch.isfinite(now.residual)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from dgpde.assembly import Save, Setup, Times, Words, kept_in, set_up
+from dgpde.assembly import Save, Setup, Times, Words, check_times, kept_in, set_up
 from dgpde.boundary import Atmosphere, Boundary, NoFlow
 from dgpde.errors import failure
 from dgpde.field import solve_field
@@ -17,9 +17,10 @@ from dgpde.frame import NOT_NEGATIVE, POSITIVE, store
 from dgpde.grid import SIDES, Grid
 from dgpde.kernels.column_flow.problem import FACE_MEANS, STATUS_TEXT, ColumnResult
 from dgpde.options import SolveOptions
+from dgpde.progress import ProgressBar
 from dgpde.series import Value
 from dgpde.soil import Soil
-from dgpde.solution import Solution, actual_evaporation, joined, masked_after_failure, show_progress
+from dgpde.solution import Solution, actual_evaporation, joined, masked_after_failure
 from dgpde.sources import River, RootUptake, Source, Well
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 DEFAULTS = SolveOptions()
 PROGRESS_BLOCKS = 50  # how often a bar moves
 ENGINES = ("column", "field")
+SAVE_CELLS = "save_cells is for sections and domains; columns keep the psi of all cells"
 Sources = RootUptake | Source | Well | River
 
 
@@ -86,6 +88,12 @@ class Richards:
         if engine == "column" and grid.lateral:
             raise ValueError("engine 'column' solves independent columns; this grid has lateral neighbours")
         engine = engine or ("field" if grid.lateral else "column")
+        if engine == "column" and soil.function is not None:
+            raise ValueError(
+                f"soil: {type(soil).__name__} is evaluated by PyTorch, which the kernels of the column engine cannot "
+                "call; give engine='field', bake it into a table (Tabulated.from_function, NeuralSoil(route='baked')), "
+                "or take NeuralSoil(route='fused')"
+            )
         if face_mean is None:
             face_mean = "upstream" if grid.lateral else "arithmetic"
         if face_mean not in FACE_MEANS:
@@ -130,8 +138,8 @@ class Richards:
                 ``Well``; None (default) for all. Not for the column engine.
             ponding0: water standing on the surface at the start [m]; what broadcasts to the top, only under an
                 Atmosphere.
-            progress: show a bar on stderr. Columns are then computed in blocks of intervals; the result is the
-                same to round-off.
+            progress: show a bar on stderr, of fields with the last step, iterations and the mass balance. Columns
+                are then computed in blocks of intervals; the result is the same to round-off.
 
         Returns:
             The solution. The type is float32 when psi0 and every other tensor are, float64 otherwise.
@@ -141,22 +149,46 @@ class Richards:
             SolveError: a column could not go on and ``options.on_failure`` is "raise".
         """
         if self.words.engine == "field":
-            bar = show_progress if progress else None
+            bar = ProgressBar(check_times(times)) if progress else None
             return solve_field(self.words, psi0, times, options, save, save_cells, ponding0, bar)
         if save_cells is not None:
-            raise ValueError("save_cells is for sections and domains; columns keep the psi of all cells")
+            raise ValueError(SAVE_CELLS)
         setup = set_up(self.words, psi0, times, options, save, ponding0)
         count = setup.problem.intervals
         block = max(1, -(-count // PROGRESS_BLOCKS)) if progress else count
-        parts = []
+        parts, bar = [], ProgressBar(setup.problem.times)
         for part in self.blocks(setup, block):
             parts.append(part.result)
             if progress:
-                show_progress(part.last, count)
+                bar.show(part.last)
         solution = self.assemble(setup, parts)
         if options.on_failure == "raise" and bool((solution.status != 0).any()):
             raise failure(solution.status, solution.failed_time, STATUS_TEXT, solution)
         return solution
+
+    def steady(self, psi0: Value, options: SolveOptions = DEFAULTS) -> Solution:
+        """The steady state under boundaries and sources that do not vary in time. Differentiable.
+
+        Found by Newton, after steps of growing length when it needs them. Gradients flow to everything that ``solve``
+        gives one to, by a single transposed solve; the state does not depend on psi0, whose gradient is zero. Columns
+        are solved together as one system.
+
+        Args:
+            psi0: first guess of the pressure head [m]; what broadcasts to ``grid.shape``.
+            options: tolerance and max_newton of the steps, dt_initial the first of them, linear_tolerance, backend.
+
+        Returns:
+            A solution of one interval without end: psi [1, *grid.shape], fluxes [1, *side]; ``mass_balance_error`` is
+            relative to ``water_moved``, which is a rate here, m3/s.
+
+        Raises:
+            TypeError, ValueError: an argument of the wrong kind, shape, type, device or range; a Series of several
+                intervals; roots; an Atmosphere that lets water stand.
+            SolveError: there is no steady state, as in a closed domain, or none was found.
+        """
+        from dgpde.steady import solve_steady
+
+        return solve_steady(self.words, psi0, options)
 
     def plan(
         self,
@@ -165,30 +197,42 @@ class Richards:
         *,
         psi0: Value = -1.0,
         save: Save = "all",
+        save_cells: object = None,
         ponding0: Value = 0.0,
-        probe: int = 64,
+        probe: int | None = None,
     ) -> Plan:
         """What a run would take: bytes of the forward run, its history, checkpoints and gradient.
 
-        How many steps an adaptive run takes, and so how long its history grows, only a run can tell: some columns are
-        run forward, without history. With ``dt_fixed`` nothing is run.
+        How many steps an adaptive run takes, and so how long its history grows, only a run can tell: some columns, or
+        the first intervals of a field, are run forward, without history. With ``dt_fixed`` nothing is run of columns,
+        and the first step of a field. Memory that the C library keeps of freed arrays is not in the plan.
 
         Args:
-            times, options, save, ponding0: as for ``solve``.
-            psi0: as for ``solve``; with ``dt_fixed`` only its type and device matter.
-            probe: columns that are run, at least 1; they stand in groups of those that are solved together, spread
-                evenly over the batch, and are rounded up to whole groups. All are run when there are no more.
+            times, options, save, save_cells, ponding0: as for ``solve``.
+            psi0: as for ``solve``; of columns with ``dt_fixed`` only its type and device matter.
+            probe: of columns, how many are run, default 64; they stand in groups of those that are solved together,
+                spread evenly over the batch, and are rounded up to whole groups; all are run when there are no more.
+                Of a field, how many intervals are run, default 1.
 
         Raises:
             TypeError, ValueError: an argument of the wrong kind, shape, type, device or range.
+            SolveError: the part of a field's run that is run could not go on.
         """
         from dgpde.checkpoint import plan_columns
+        from dgpde.field_plan import plan_field
 
-        self._columns_only("plan")
+        field = self.words.engine == "field"
+        if probe is None:
+            probe = 1 if field else 64
+        unit = "interval" if field else "column"
         if isinstance(probe, bool) or not isinstance(probe, int):
-            raise TypeError(f"probe must be an integer number of columns, not {type(probe).__name__}")
+            raise TypeError(f"probe must be an integer number of {unit}s, not {type(probe).__name__}")
         if probe < 1:
-            raise ValueError(f"probe must be at least 1 column, it is {probe}")
+            raise ValueError(f"probe must be at least 1 {unit}, it is {probe}")
+        if field:
+            return plan_field(self.words, psi0, times, options, save, save_cells, ponding0, probe)
+        if save_cells is not None:
+            raise ValueError(SAVE_CELLS)
         setup = set_up(self.words, psi0, times, options, save, ponding0)
         problem, inputs = setup.span(0, setup.problem.intervals, setup.problem.save)
         return plan_columns(problem, inputs | {"psi0": setup.psi0, "ponding0": setup.ponding0}, probe)
@@ -201,6 +245,7 @@ class Richards:
         options: SolveOptions = DEFAULTS,
         *,
         save: Save = "all",
+        save_cells: object = None,
         ponding0: Value = 0.0,
         block: int | None = None,
         progress: bool = False,
@@ -208,11 +253,12 @@ class Richards:
         """Run without a graph, writing results to an HDF5 file as they come: they need not fit in memory.
 
         A run that is killed loses at most one block: ``resume(path)`` goes on from the last one, and the file
-        is the same, bit for bit, as that of a run that was not stopped. Read it with ``Solution.from_hdf5``.
+        is the same, bit for bit, as that of a run that was not stopped. Read it with ``Solution.from_hdf5``. Beside
+        the file of a section or a domain stands one of that name ending in ``.xdmf``, for ParaView.
 
         Args:
             path: the HDF5 file; while the run is unfinished its blocks are in the folder ``<path>.parts``.
-            psi0, times, options, save, ponding0, progress: as for ``solve``.
+            psi0, times, options, save, save_cells, ponding0, progress: as for ``solve``.
             block: intervals computed and written at a time; default: as many as keep a block below 256 MB.
 
         Returns:
@@ -224,10 +270,11 @@ class Richards:
                 ``solve``.
             SolveError: as ``solve``; the blocks before it are kept.
         """
-        from dgpde.io.stream import start
+        from dgpde.io.stream import parted, start
 
-        self._columns_only("stream")
-        return start(self, path, set_up(self.words, psi0, times, options, save, ponding0), block, progress)
+        if self.words.engine == "column" and save_cells is not None:
+            raise ValueError(SAVE_CELLS)
+        return start(parted(self, psi0, times, options, save, save_cells, ponding0), path, block, progress)
 
     def resume(
         self, path: str | Path, options: SolveOptions | None = None, *, progress: bool = False
@@ -246,7 +293,6 @@ class Richards:
         """
         from dgpde.io.stream import resume
 
-        self._columns_only("resume")
         return resume(self, path, options, progress)
 
     def blocks(self, setup: Setup, block: int, first: int = 0, dt0: Tensor | None = None) -> Iterator[Block]:
@@ -287,10 +333,6 @@ class Richards:
         return Solution(
             self.grid, problem.times, problem.save, result, soil=self.soil, evaporation=evaporation
         )
-
-    def _columns_only(self, what: str) -> None:
-        if self.words.engine == "field":
-            raise ValueError(f"engine: {what} is there for the column engine only; use solve")
 
     def __repr__(self) -> str:
         sides = ", ".join(f"{side}={boundary!r}" for side, boundary in self.words.boundaries.items())

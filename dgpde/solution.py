@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -77,6 +76,7 @@ class Solution:
         water_moved: [n] m, the sum of the magnitudes of all exchanges.
         stats: steps, iterations, cuts per column.
         dt_next: [n] s, the step that the run would have tried next.
+        ride: what a ``Transport`` walks the steps of the run by; None where there is nothing to walk.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class Solution:
         # The run itself and its inputs, of the field engine: transport rides on its steps.
         self.field_run: tuple[FieldRun, Names] | None = None
         self._soil, self._theta, self._saturation = soil, theta, saturation
+        self.ride = result.ride if isinstance(result, ColumnResult) else None
 
     @property
     def theta(self) -> Tensor:
@@ -258,6 +259,7 @@ def masked_after_failure(result: ColumnResult, times: Tensor, saved: Sequence[in
         runoff=mask(result.runoff, late[1:]),
         uptake=mask(result.uptake, late[1:]),
         report=result.report,
+        ride=result.ride,
     )
 
 
@@ -294,6 +296,9 @@ def joined_report(reports: Sequence[Report]) -> Report:
         moved = total.water_moved + report.water_moved
         lost = total.mass_balance_error * total.water_moved + report.mass_balance_error * report.water_moved
         larger = torch.maximum(total.mass_balance_error, report.mass_balance_error)
+        linear = None
+        if total.linear_iterations is not None and report.linear_iterations is not None:
+            linear = total.linear_iterations + report.linear_iterations
         steps = None
         if total.step_sizes is not None and report.step_sizes is not None:
             steps = total.step_sizes + report.step_sizes
@@ -309,18 +314,6 @@ def joined_report(reports: Sequence[Report]) -> Report:
             water_moved=moved,
             dt_next=report.dt_next,
             step_sizes=steps,
+            linear_iterations=linear,
         )
     return total
-
-
-def show_progress(done: int, count: int) -> None:
-    """A bar on stderr; the line ends with the run."""
-    width = 40
-    filled = width * done // count
-    end = "\n" if done == count else ""
-    print(
-        f"\r[{'#' * filled}{'.' * (width - filled)}] interval {done} of {count}",
-        end=end,
-        file=sys.stderr,
-        flush=True,
-    )

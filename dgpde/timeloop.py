@@ -25,11 +25,13 @@ class State:
         psi: [nz, ny, nx] m.
         ponding: [ny, nx] m.
         dt: s, the step to try next.
+        precise: whether linear solves have gone over to a preconditioner in float64.
     """
 
     psi: Tensor
     ponding: Tensor
     dt: float
+    precise: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,12 @@ class Account:
     step_sizes: list[list[float]] = field(default_factory=list)
 
 
+def meshes(dt_fixed: float, length: float) -> int:
+    """Equal steps of at most ``dt_fixed`` that cover an interval."""
+    # the small slack keeps 86400/432 at 200 steps whatever the division rounds to
+    return max(1, math.ceil(length / dt_fixed * (1.0 - 1e-9)))
+
+
 class Control:
     """Length of the steps in one output interval; the rules are those of the column engine (its README, 2)."""
 
@@ -71,8 +79,7 @@ class Control:
         self.options, self.length, self.t, self.mesh, self.meshes = options, length, 0.0, 0, 1
         self.wish = min(wish, options.dt_max)
         if options.dt_fixed is not None:
-            # the small slack keeps 86400/432 at 200 steps whatever the division rounds to
-            self.meshes = max(1, math.ceil(length / options.dt_fixed * (1.0 - 1e-9)))
+            self.meshes = meshes(options.dt_fixed, length)
             self.wish = length / self.meshes
         self.begin_step()
 
@@ -148,6 +155,8 @@ def run_interval(
         The means, or None when the run could not go on; the account says why.
     """
     stencil, options = newton.stencil, newton.options
+    if state.precise and not newton.solver.precise:
+        newton.solver.begin_precise()
     length = times[1] - times[0]
     control = Control(options, length, state.dt)
     sums = zero_output(stencil.problem, state.psi)
@@ -199,6 +208,7 @@ def run_interval(
         complete = control.accept(error, outcome.iterations, outcome.restarted)
         state.dt = control.wish
         if complete:
+            state.precise = newton.solver.precise
             runoff = sums.pop("runoff") / length
             del sums["ponding"]
             return Interval({side: total / length for side, total in sums.items()}, runoff)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,18 @@ from dgpde.timeloop import Account, Record, State, run_interval
 Watch = Callable[[State, list[Record], int, tuple[Tensor, Tensor], dict[str, Tensor]], None]
 MakeStencil = Callable[[StencilProblem, dict[str, Tensor]], Stencil]
 MakeSolver = Callable[[SolveOptions], LinearSolver]
+Keep = Callable[[Record], None]
+
+
+class Progress(Protocol):
+    """What shows how far a run has come; see ``dgpde.progress.ProgressBar``."""
+
+    @property
+    def due(self) -> bool:
+        """Whether to show it again before the interval ends."""
+
+    def show(self, done: int, within: float = 0.0, *details: str) -> None:
+        """Show it: intervals done, s of the next one, and what else there is to say."""
 
 
 @dataclass
@@ -42,7 +54,9 @@ class FieldRun:
         options: tolerances, steps, checkpoints.
         make_stencil, make_solver: of the backend.
         account, work: what the run came to.
-        progress: called with the number of intervals done and all of them.
+        progress: shows how far the run has come.
+        dt0, dt_next: s, the step to begin with (0 for ``options.dt_initial``), and the one that would come next.
+        precise0: ``State.precise`` to begin with.
     """
 
     problem: StencilProblem
@@ -54,14 +68,16 @@ class FieldRun:
     make_solver: MakeSolver
     account: Account = field(default_factory=Account)
     work: Work = field(default_factory=Work)
-    progress: Callable[[int, int], None] | None = None
+    progress: Progress | None = None
     dt0: float = 0.0
     dt_next: float = 0.0
+    precise0: bool = False
 
     def __post_init__(self) -> None:
         self.names = self.problem.input_names()
         self.record = False
         self.states: StateStore | None = None
+        self.end: State | None = None  # of the forward run, or of the part of it that was done
         self.history: list[Record] = []
 
     @property
@@ -92,7 +108,7 @@ class FieldRun:
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Run through all intervals; what a run that failed did not reach stays nan."""
-        problem, intervals = self.problem, self.intervals
+        intervals = self.intervals
         newton = self._newton(inputs)
         self.work = newton.work
         psi0, ponding0 = inputs["psi0"], inputs["ponding0"]
@@ -100,20 +116,15 @@ class FieldRun:
         self.states = (
             None if whole or not self.record else StateStore(self.options.checkpoint or Checkpoint("all"))
         )
-        state = State(psi0, ponding0, self.dt0 or self.options.dt_initial)
-        sample = self.seen(psi0)
-        out = {
-            "psi": psi0.new_full((len(self.save), *sample.shape), torch.nan),
-            "ponding": psi0.new_full((intervals + 1, *ponding0.shape), torch.nan),
-            "runoff": psi0.new_full((intervals, *ponding0.shape), torch.nan),
-        }
-        for side in problem.sides:
-            out[side] = psi0.new_full((intervals, *problem.side_shape(side)), torch.nan)
+        state = State(psi0, ponding0, self.dt0 or self.options.dt_initial, self.precise0)
+        out = self.unreached(inputs)
         out["ponding"][0] = ponding0
         rows = {index: row for row, index in enumerate(self.save)}
         if 0 in rows:
-            out["psi"][rows[0]] = sample
-        keep = self.history.append if self.record and whole else None
+            out["psi"][rows[0]] = self.seen(psi0)
+        keep: Keep | None = self.history.append if self.record and whole else None
+        if self.progress is not None:
+            keep = _Shown(self.progress, self.account, self.work, keep)
         for interval in range(intervals):
             if self.states is not None and interval % self.every == 0:
                 self.states.put(interval, _packed(state))
@@ -126,10 +137,26 @@ class FieldRun:
             out["ponding"][interval + 1] = state.ponding
             if interval + 1 in rows:
                 out["psi"][rows[interval + 1]] = self.seen(state.psi)
-            if self.progress is not None:
-                self.progress(interval + 1, intervals)
-        self.dt_next = state.dt
+            if isinstance(keep, _Shown):
+                keep.show(interval + 1, 0.0, state.dt)
+        self.dt_next, self.end = state.dt, state
         return out
+
+    def unreached(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs before anything has been computed: nan."""
+        psi0, ponding0 = inputs["psi0"], inputs["ponding0"]
+        out = {
+            "psi": psi0.new_full((len(self.save), *self.seen(psi0).shape), torch.nan),
+            "ponding": psi0.new_full((self.intervals + 1, *ponding0.shape), torch.nan),
+            "runoff": psi0.new_full((self.intervals, *ponding0.shape), torch.nan),
+        }
+        for side in self.problem.sides:
+            out[side] = psi0.new_full((self.intervals, *self.problem.side_shape(side)), torch.nan)
+        return out
+
+    def exact(self) -> _Exact:
+        """What solves with the true Jacobians of steps."""
+        return _Exact(self)
 
     def _newton(self, inputs: dict[str, Tensor]) -> Newton:
         return Newton(self.make_stencil(self.problem, inputs), self.options, self.make_solver(self.options))
@@ -157,7 +184,7 @@ class FieldRun:
             if first not in self.states.kept:
                 continue
             kept = self.states.get(first)
-            begin = State(kept["psi"], kept["ponding"], float(kept["dt"]))
+            begin = State(kept["psi"], kept["ponding"], float(kept["dt"]), bool(kept["precise"]))
             yield begin, self._again(inputs, replace(begin), first, min(first + self.every, self.intervals))
 
     def _again(self, inputs: dict[str, Tensor], state: State, first: int, last: int) -> list[Record]:
@@ -231,6 +258,29 @@ class FieldRun:
                         out["psi"][rows[record.interval + 1]] = self.seen(d_psi)
                 psi, ponding = record.psi, record.ponding
         return out
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Keeps accepted steps, where they are wanted, and shows how far they have come."""
+
+    progress: Progress
+    account: Account
+    work: Work
+    keep: Keep | None
+
+    def __call__(self, record: Record) -> None:
+        if self.keep is not None:
+            self.keep(record)
+        if self.progress.due:
+            self.show(record.interval, sum(self.account.step_sizes[-1]), record.dt)
+
+    def show(self, done: int, within: float, dt: float) -> None:
+        account = self.account
+        iterations = self.work.newton / max(1, account.steps)
+        balance = abs(account.imbalance) / account.moved if account.moved > 0.0 else 0.0
+        details = (f"dt = {dt:.3g} s", f"{iterations:.1f} iterations a step", f"balance {balance:.0e}")
+        self.progress.show(done, within, *details)
 
 
 class _Exact:
@@ -392,7 +442,12 @@ def _ends_interval(records: list[Record], index: int) -> bool:
 
 def _packed(state: State) -> dict[str, Tensor]:
     dt = torch.tensor([state.dt], dtype=torch.float64)
-    return {"psi": state.psi, "ponding": state.ponding, "dt": dt}
+    return {
+        "psi": state.psi,
+        "ponding": state.ponding,
+        "dt": dt,
+        "precise": torch.tensor([state.precise]),
+    }
 
 
 def field_flow(run: FieldRun, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dgpde.assembly import DEVICES, Times, check_times
+from dgpde.errors import failure
 from dgpde.frame import ANY, NOT_NEGATIVE, Frame, Stored, common_type, is_number, store, tensor_of
 from dgpde.grid import SIDES, Grid
 from dgpde.options import SolveOptions
@@ -17,77 +17,13 @@ from dgpde.solute import Freundlich, Langmuir, Solute
 from dgpde.solution import Solution
 from dgpde.steady_flow import SteadyFlow
 from dgpde.transport_boundary import Concentration, InflowConcentration, SoluteBoundary
-from dgpde.transport_solution import TransportSolution
+from dgpde.transport_columns import solve_columns
+from dgpde.transport_solution import STATUS_TEXT, TransportSolution
+from dgpde.transport_words import TransportSetup, TransportWords
 
 DEFAULTS = SolveOptions()
 SCHEMES = ("upwind", "central", "tvd")
 Boundaries = Mapping[str, SoluteBoundary] | Mapping[str, Mapping[str, SoluteBoundary]]
-
-
-@dataclass(frozen=True)
-class TransportWords:
-    """The checked arguments of a ``Transport``: what stays the same from run to run."""
-
-    grid: Grid
-    solutes: tuple[Solute, ...]
-    single: bool  # one Solute was given, not a list: results have no axis of solutes
-    boundaries: dict[str, dict[str, SoluteBoundary]]  # by solute, then for every side of the grid
-    scheme: str
-    cross_terms: bool
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the solutes."""
-        return tuple(solute.name for solute in self.solutes)
-
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All tensors of the words, for the choice of type and device."""
-        for solute in self.solutes:
-            for name, tensor in solute.tensors():
-                yield f"{name} of {solute.name!r}", tensor
-            for side, boundary in self.boundaries[solute.name].items():
-                for name, tensor in boundary.tensors():
-                    yield f"{name} of the {side} {type(boundary).__name__}", tensor
-
-
-@dataclass(frozen=True)
-class TransportSetup:
-    """A run that is ready to be computed.
-
-    Attributes:
-        words: the model.
-        flow: the water.
-        times: [T + 1] s, float64 on the CPU.
-        frame: shape, type and device of the run.
-        c0: [S, *grid.shape] kg/m3, a view of what was given.
-        options: as given.
-    """
-
-    words: TransportWords
-    flow: Solution | SteadyFlow
-    times: Tensor
-    frame: Frame
-    c0: Tensor
-    options: SolveOptions
-
-    def solute_inputs(self, solute: Solute) -> dict[str, Tensor]:
-        """The values of one solute as views of [*grid.shape]; production and source_concentration [T, *grid.shape];
-        those of its sides as "top.c" and so on, [T, *side].
-
-        Raises:
-            ValueError: a shape that does not broadcast, a type or a device that does not fit.
-        """
-        frame, grid = self.frame, self.words.grid
-        found = {}
-        for name, value in solute.values().items():
-            called = f"{name} of {solute.name!r}"
-            if name in solute.in_time:
-                found[name] = frame.full(frame.compact(called, value, grid.shape), grid.shape)
-            else:
-                found[name] = frame.constant(called, value, grid.shape)
-        for side, boundary in self.words.boundaries[solute.name].items():
-            found |= {f"{side}.{name}": value for name, value in boundary.inputs(frame, side).items()}
-        return found
 
 
 class Transport:
@@ -143,24 +79,31 @@ class Transport:
     ) -> TransportSolution:
         """Carry the solutes along a flow run, on its accepted steps, or along a steady flow. Differentiable.
 
+        In columns a run of which no gradient was asked is computed once more, to walk its steps; and the backward
+        sweep walks the flow's adjoint with it, so that one ``backward`` reaches the soil.
+
         Args:
             c0: initial concentration of the water [kg/m3]; what broadcasts to ``grid.shape`` (a list of solutes:
                 [S, *grid.shape]), or a mapping of the solutes' names to it.
             flow: what ``Richards.solve`` returned; gradients reach its inputs. Or a ``SteadyFlow``.
             times: [T + 1] output times [s], only and always with a ``SteadyFlow``. Its steps are those of
                 ``options.dt_fixed``, or one an interval unless ``dt_max`` asks for more.
-            options: linear_tolerance, checkpoint, backend, on_failure; dt_fixed and dt_max of a ``SteadyFlow``.
+            options: linear_tolerance, checkpoint, backend, on_failure; dt_fixed and dt_max of a ``SteadyFlow``. In
+                columns the checkpoint policy of the flow run holds for the transport on it.
 
         Raises:
             TypeError, ValueError: an argument of the wrong kind, shape, type, device or range.
             SolveError: a step could not be solved and ``options.on_failure`` is "raise".
         """
         setup = self.set_up(c0, flow, times, options)
-        if not self.grid.lateral and not (isinstance(flow, Solution) and flow.field_run is not None):
-            raise ValueError("flow: transport on columns is not there yet; run the flow with engine='field'")
-        from dgpde.transport_field import solve_field_transport
+        if self.grid.lateral or (isinstance(flow, Solution) and flow.field_run is not None):
+            from dgpde.transport_field import solve_field_transport
 
-        return solve_field_transport(setup)
+            return solve_field_transport(setup)
+        solution = solve_columns(setup)
+        if options.on_failure == "raise" and bool((solution.status != 0).any()):
+            raise failure(solution.status, solution.failed_time, STATUS_TEXT)
+        return solution
 
     def set_up(
         self,
@@ -196,6 +139,11 @@ class Transport:
                     f"flow was run on {flow.grid!r}, the transport is on {grid!r}: use one grid for both"
                 )
             seconds = flow.times
+            if not bool(torch.isfinite(seconds).all()):
+                raise ValueError(
+                    "flow is a steady state, which has no steps to ride on; run from it with Richards.solve over the "
+                    "times of the transport"
+                )
         else:
             if times is None:
                 raise ValueError("times must be given with a SteadyFlow: [T + 1] output times [s]")

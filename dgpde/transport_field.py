@@ -19,10 +19,10 @@ from dgpde.solute import Solute
 from dgpde.solution import Solution
 from dgpde.steady_flow import SteadyFlow
 from dgpde.trajectory import FieldRun
-from dgpde.transport import TransportSetup
 from dgpde.transport_ride import FlowRide, Ride, SteadyRide
 from dgpde.transport_run import TransportField, TransportRun
 from dgpde.transport_solution import Mass, TransportSolution
+from dgpde.transport_words import TransportSetup
 
 RENAMED = {
     "sorption.k_d": "k_d",

@@ -100,11 +100,13 @@ def section() -> Case:
 
 
 def domain() -> Case:
-    """3-D domain with an inactive corner, prescribed heads, drainage, a deep water table's kin and wells."""
+    """3-D domain over terrain with an inactive corner, prescribed heads, drainage, seepage and wells."""
     nz, ny, nx = 4, 3, 3
     active = torch.ones(nz, ny, nx, dtype=torch.bool)
     active[2:, 2, 2] = False
-    grid = dgpde.Grid((nz, ny, nx), ([0.4, 0.3, 0.2, 0.1], [1.0, 0.7, 0.9], 0.8), active=active)
+    surface = 1.0 + 0.2 * (random(ny, nx, seed=17) - 0.5)
+    spacing = ([0.4, 0.3, 0.2, 0.1], [1.0, 0.7, 0.9], 0.8)
+    grid = dgpde.Grid((nz, ny, nx), spacing, active=active, surface=surface)
     leaves = {
         "k_sat": 2e-6 * torch.exp(2.0 * random(nz, ny, nx, seed=11) - 1.0),
         "lam": torch.tensor(0.6, dtype=torch.float64),

@@ -269,6 +269,16 @@ CASES: dict[str, Case] = {
         dt_fixed=0.15 * HOUR,
         reached=lambda p, i, r: bool((r.psi[0, :2] < -40.0).all() and (r.psi[1:, -1] > -0.01).all()),
     ),
+    "network": Case(
+        bottom="head",
+        relation="network",
+        psi0=-1.2,
+        storage=1e-2,
+        values=RAIN_TO_DRY | {"h3": -1.6},
+        transpiration=4e-8,
+        omega_c=0.5,
+    ),
+    "network, pond": Case(relation="network", psi0=-0.4, values=SHORT_STORM, reached=_ponds),
 }
 NAMES = tuple(CASES)
 # One case for each soil, for gradcheck.

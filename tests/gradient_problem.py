@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
+from neural_cases import network
 from torch import Tensor
 
 from dgpde.kernels.column_flow.problem import SOIL_PARAMETERS, ColumnProblem, ColumnResult
-from dgpde.kernels.soil_relation.reference import theta_kr
+from dgpde.kernels.soil_relation.reference import is_shared, theta_kr
 from dgpde.options import SolveOptions
 
 Inputs = dict[str, Tensor]
@@ -52,6 +53,16 @@ SOILS: dict[str, dict[str, float]] = {
         "a": -1.5,
     },
     "saturated": {"theta_s": 0.35},
+    "network": {
+        "theta_r": 0.06,
+        "theta_s": 0.42,
+        "alpha": 3.2,
+        "n": 1.6,
+        "l": 0.5,
+        "x1": 0.4,
+        "x2": -0.7,
+        "x3": 0.9,
+    },
 }
 
 DEFAULTS: dict[str, dict[str, float]] = {
@@ -168,7 +179,11 @@ def make(case: Case, options: SolveOptions | None = None, seed: int = 3) -> tupl
         classes = torch.arange(nz * n, dtype=torch.int32).reshape(nz, n) // 3 % 2
         problem = replace(problem, classes=classes, knots=KNOTS)
         inputs["soil.table"] = table()
+    if case.relation == "network":
+        inputs["soil.weights"] = network(units=3, features=3).weights().detach()
     for name in SOIL_PARAMETERS[case.relation]:
+        if is_shared(name):
+            continue
         value = case.values.get(name, SOILS[case.relation][name])
         inputs[f"soil.{name}"] = spread(value, nz, n, by=0.04)
     for side, kind in (("top", case.top), ("bottom", case.bottom)):

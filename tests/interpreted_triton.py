@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from field_cases import section
+from neural_cases import network
 from soil_cases import CASES as SOILS
 from soil_cases import random_heads, random_parameters
 from test_field_kernel import compare, make, same
@@ -33,6 +34,15 @@ def test_every_mean_and_shape(shape: tuple[int, int, int], face_mean: str) -> No
 @pytest.mark.parametrize(("relation", "variant"), SOILS)
 def test_every_relation(relation: str, variant: int) -> None:
     compare(*make((3, 2, 17), relation, variant), backend=TritonStencil)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 2, 129)], ids=str)
+def test_a_network(shape: tuple[int, int, int]) -> None:
+    compare(*make(shape, "network"), backend=TritonStencil)
+    problem, inputs, step, psi = make(shape, "network")
+    for features in range(3):
+        inputs["soil.weights"] = network(2, features, 0.5).weights().detach()
+        compare(problem, inputs, step, psi, backend=TritonStencil)
 
 
 # the faces are the reference's own code; where they stand, a mixed set in every shape above tells as well

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from neural_cases import network
 from torch import Tensor
 
 CASES = [
@@ -77,6 +78,13 @@ def random_parameters(relation: str, n: int) -> dict[str, Tensor]:
             "a": uniform(-3.0, -0.5, n),
         },
         "saturated": lambda: {"theta_s": water["theta_s"]},
+        "network": lambda: {
+            "alpha": spread(0.05, 20.0, n),
+            "n": uniform(1.05, 4.0, n),
+            **connectivity,
+            **{name: torch.randn(n, dtype=torch.float64) for name in ("x1", "x2", "x3")},
+            "weights": network(5, 3, 0.6).weights().detach(),
+        },
     }
     own = draw[relation]()
     return own if relation in ("fredlund_xing", "saturated") else {**water, **own}

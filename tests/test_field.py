@@ -405,8 +405,6 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         "psi0 is a tensor of the shape",
     ),
     "pond": (lambda: solve(ponding0=0.1), ValueError, "ponding0 must be 0"),
-    "stream": (lambda: field().stream("x.h5", -0.5, [0.0, 1.0]), ValueError, "engine: stream"),
-    "plan": (lambda: field().plan([0.0, 1.0]), ValueError, "engine: plan"),
 }
 
 

@@ -24,6 +24,7 @@ from dgpde.kernels.flow_stencil.problem import (
     zero_output,
 )
 from dgpde.kernels.flow_stencil.reference import ReferenceStencil, terms
+from dgpde.kernels.soil_relation.reference import is_shared
 
 Tensors = dict[str, Tensor]
 # Round-off: values agree relative to the largest of their field, whose terms they are made of.
@@ -94,7 +95,7 @@ def make(
     if active is not None:
         inputs["storage"] = inputs["storage"] * active
     for name, value in random_parameters(relation, cells).items():
-        inputs[f"soil.{name}"] = value.reshape(shape)
+        inputs[f"soil.{name}"] = value if is_shared(name) else value.reshape(shape)
     scale = {
         "psi": (-2.0, 0.5),
         "q": (-1e-6, 1e-6),
@@ -182,7 +183,7 @@ def compare(
     for name in moved[1][2]:
         same(moved[0][2][name], moved[1][2][name], f"tangent of {name}", close)
     gradients = [
-        {f"soil.{n}": torch.zeros(problem.shape).double() for n in problem.soil_names()} for _ in range(2)
+        {f"soil.{n}": torch.zeros_like(inputs[f"soil.{n}"]) for n in problem.soil_names()} for _ in range(2)
     ]
     heads = [s.pull_theta(psi, carry, g) for s, g in zip((native, reference), gradients, strict=True)]
     same(heads[0], heads[1], "theta pulled to psi", close)
@@ -192,6 +193,11 @@ def compare(
         "tangent of theta",
         close,
     )
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_network(shape: tuple[int, int, int]) -> None:
+    compare(*make(shape, "network"))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -72,10 +72,11 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Any:
     if triton.knobs.runtime.interpret:
         pytest.skip("the interpreter takes the place of the compiler (TRITON_INTERPRET)")
     import dgpde.kernels.flow_stencil.triton as module
-    from dgpde.kernels.flow_stencil import triton_soil
+    from dgpde.kernels.flow_stencil import triton_network, triton_soil
 
     monkeypatch.setattr(module, "launch", compile_for_gpu)
     monkeypatch.setattr(triton_soil, "launch", compile_for_gpu)
+    monkeypatch.setattr(triton_network, "launch", compile_for_gpu)
     monkeypatch.setattr(module, "why_not", lambda device: "")
     return module
 
@@ -99,6 +100,23 @@ def test_the_soil_compiles(compiled: Any, relation: str, variant: int) -> None:
 
         parameters = list(random_parameters(relation, cells).values())
     soil = TritonSoil(relation, variant, parameters, classes, knots)
+    soil.theta(psi)
+    soil.curves(psi)
+    soil.pull(psi, psi, psi, [torch.zeros_like(value) for value in parameters])
+    soil.push(psi, psi, parameters)
+
+
+@pytest.mark.parametrize("features", [0, pytest.param(3, marks=pytest.mark.slow)])
+def test_the_network_compiles(compiled: Any, features: int) -> None:
+    from neural_cases import network
+    from soil_cases import random_parameters
+
+    from dgpde.kernels.flow_stencil.triton_network import TritonNetwork
+
+    psi = torch.zeros(300, dtype=torch.float64)
+    *fields, _ = random_parameters("network", 300).values()
+    parameters = [*fields, network(3, features).weights().detach()]
+    soil = TritonNetwork(parameters)
     soil.theta(psi)
     soil.curves(psi)
     soil.pull(psi, psi, psi, [torch.zeros_like(value) for value in parameters])

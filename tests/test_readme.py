@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,14 +15,19 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_code_runs_and_ends_in_a_gradient() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    names: dict[str, torch.Tensor] = {}
+    code, network = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["run"].psi.shape == names["run"].theta.shape == (31, 40, 64)
     for leaf in (names["k_sat"], names["rain"]):
         assert leaf.grad is not None
         assert torch.isfinite(leaf.grad).all()
         assert (leaf.grad != 0).any()
+    exec(compile(network, "README.md", "exec"), names)
+    flow = names["dgpde"].Richards(names["grid"], names["soil"])
+    flow.solve(-1.0, [0.0, 3600.0]).theta.sum().backward()
+    for part in ("net", "site"):
+        assert any((weight.grad != 0).any() for weight in names[part].parameters() if weight.grad is not None)
 
 
 def test_commands_are_targets_of_the_makefile() -> None:

@@ -94,6 +94,7 @@ MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, i
 #endif
 
 LinearEngine* linear_engine() { DGPDE_DISPATCH(linear_engine()) }
+
 TransportEngine* transport_engine() { DGPDE_DISPATCH(transport_engine()) }
 void transport_disperse(const DispersionCall& call) { DGPDE_DISPATCH(transport_disperse(call)) }
 void transport_disperse_reverse(const DispersionCall& call) { DGPDE_DISPATCH(transport_disperse_reverse(call)) }
@@ -112,9 +113,27 @@ void flow_load(const FlowCall& call) { DGPDE_DISPATCH(flow_load(call)) }
 void flow_faces(const FlowCall& call) { DGPDE_DISPATCH(flow_faces(call)) }
 void flow_side(const SideCall& call) { DGPDE_DISPATCH(flow_side(call)) }
 
-void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
-                    int threads) {
-  DGPDE_DISPATCH(column_adjoint(p, io, history, single, threads))
+void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, WaterStore* bars,
+                    bool single, int threads) {
+  DGPDE_DISPATCH(column_adjoint(p, io, history, bars, single, threads))
+}
+
+void column_water(const ColumnProblem& p, ColumnHistory& history, WaterStore& water, int threads) {
+  DGPDE_DISPATCH(column_water(p, history, water, threads))
+}
+void steady_water(const SteadyWater& from, WaterStore& water, int threads) {
+  DGPDE_DISPATCH(steady_water(from, water, threads))
+}
+void steady_gradients(const SteadyWater& to, WaterStore& bars, int threads) {
+  DGPDE_DISPATCH(steady_gradients(to, bars, threads))
+}
+void transport_forward(const TransportProblem& p, WaterStore& water, const TransportOutput& out, TransportStore* kept,
+                       int threads) {
+  DGPDE_DISPATCH(transport_forward(p, water, out, kept, threads))
+}
+void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,
+                       const TransportCotangents& io, WaterStore& bars, bool continuous, int threads) {
+  DGPDE_DISPATCH(transport_adjoint(p, water, kept, io, bars, continuous, threads))
 }
 
 void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,

@@ -1,7 +1,9 @@
-// The accepted states of a CPU run, kept for the adjoint and the tangent: one growing list of rows per pack.
+// What a CPU run keeps of its accepted steps, for whatever walks them again: one growing list of rows per pack.
 //
-// Row r of a pack holds for each lane the state after its r-th accepted step (row 0: the initial state), the step that
-// led there and its output interval. Lanes count their own steps, so a row mixes times but never columns.
+// Row r of a pack holds for each lane what belongs to its r-th accepted step (row 0: the initial state), the step that
+// led there and its output interval. Lanes count their own steps, so a row mixes times but never columns. The columns'
+// flow (heads), the water of its steps, their solutes and the cotangents of all these share the rows: row r of one is
+// the step of row r of the others.
 #pragma once
 
 #include <cstdint>
@@ -35,13 +37,13 @@ struct PackRows {
   }
 };
 
-struct ColumnHistory {
-  int64_t n = 0, nz = 0;
+struct RowStore {
+  int64_t n = 0, nz = 0, values = 0;  // values: packs of numbers in a row
   int width = 0, real_bytes = 0;
   std::vector<PackRows> packs;
 
-  void allocate(int64_t columns, int64_t cells, int lanes, int bytes) {
-    n = columns, nz = cells, width = lanes, real_bytes = bytes;
+  void allocate(int64_t columns, int64_t cells, int lanes, int bytes, int64_t values_in_row) {
+    n = columns, nz = cells, values = values_in_row, width = lanes, real_bytes = bytes;
     packs.clear();
     packs.resize(static_cast<size_t>((columns + lanes - 1) / lanes));
     for (PackRows& pack : packs) {
@@ -49,15 +51,15 @@ struct ColumnHistory {
       pack.complete.assign(static_cast<size_t>(lanes), 0);
     }
   }
-  // psi [nz][W], ponding [W], dt [W] (double), interval [W] (int64), rounded up to whole cache lines
+  // values [..][W], dt [W] (double), interval [W] (int64), rounded up to whole cache lines
   int64_t row_bytes() const {
-    const int64_t bytes = (nz + 1) * width * real_bytes + 2 * width * 8;
+    const int64_t bytes = values * width * real_bytes + 2 * width * 8;
     return (bytes + 63) / 64 * 64;
   }
   // Accepted steps [s] of one column in one output interval.
   void steps_of(int64_t column, int64_t interval, std::vector<double>& steps) {
     PackRows& pack = packs[static_cast<size_t>(column / width)];
-    const int64_t lane = column % width, state = (nz + 1) * width * real_bytes;
+    const int64_t lane = column % width, state = values * width * real_bytes;
     for (int64_t r = 1; r < pack.counts[static_cast<size_t>(lane)]; ++r) {
       const char* row = pack.row(r, row_bytes()) + state;
       if (reinterpret_cast<const int64_t*>(row + width * 8)[lane] == interval)
@@ -68,6 +70,13 @@ struct ColumnHistory {
     int64_t sum = 0;
     for (const PackRows& pack : packs) sum += static_cast<int64_t>(pack.blocks.size()) * PackRows::kRowsPerBlock;
     return sum * row_bytes();
+  }
+};
+
+// psi [nz], ponding
+struct ColumnHistory : RowStore {
+  void allocate(int64_t columns, int64_t cells, int lanes, int bytes) {
+    RowStore::allocate(columns, cells, lanes, bytes, cells + 1);
   }
 };
 

@@ -49,6 +49,7 @@ void bind_linear(py::module_& m) {
           py::arg("b"), py::arg("x"), py::arg("options"), py::call_guard<py::gil_scoped_release>())
       .def("levels", &LinearEngine::levels, py::arg("transposed"))
       .def_property_readonly("in_double", &LinearEngine::in_double)
+      .def("begin_in_double", &LinearEngine::begin_in_double)
       .def_property_readonly("nbytes", &LinearEngine::bytes);
 }
 

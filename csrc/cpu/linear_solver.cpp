@@ -53,6 +53,8 @@ class Engine final : public LinearEngine {
     if (!same) {
       single_ = std::make_unique<Preconditioned<PackF>>();
       double_ = nullptr;
+      if (begin_in_double_) go_double();
+      begin_in_double_ = false;
     }
     if (!keep || !same) {
       if (single_) single_->forget();
@@ -92,7 +94,8 @@ class Engine final : public LinearEngine {
     return double_ ? double_->levels(which(transposed)) : single_->levels(which(transposed));
   }
 
-  bool in_double() const override { return static_cast<bool>(double_); }
+  bool in_double() const override { return begin_in_double_ || double_; }
+  void begin_in_double() override { begin_in_double_ = true; }
   int64_t bytes() const override { return (single_ ? single_->bytes() : 0) + (double_ ? double_->bytes() : 0); }
 
  private:
@@ -105,6 +108,7 @@ class Engine final : public LinearEngine {
   static constexpr double kContrast = 1e4;
   static constexpr int64_t kTrial = Workspace<float>::kRestart;
   StencilData matrix_;
+  bool begin_in_double_ = false;
   std::unique_ptr<Preconditioned<PackF>> single_ = std::make_unique<Preconditioned<PackF>>();
   std::unique_ptr<Preconditioned<PackD>> double_;  // of these two, the one that is there is the one in use
 };

@@ -51,14 +51,16 @@ class SoilRun {
   explicit SoilRun(const SoilCall& call)
       : c_(call),
         model_{static_cast<SoilKind>(call.relation), call.variant,
-               SoilTable{call.table, call.n_knots, call.x_first, call.x_step, std::exp(call.x_first)}},
+               SoilTable{call.table, call.n_knots, call.x_first, call.x_step, std::exp(call.x_first)},
+               SoilNetwork{call.weights, call.n_units, call.n_features}},
         tabulated_(model_.kind == SoilKind::tabulated),
         n_raw_(soil_raw_count(model_.kind)),
-        reverse_(call.grad_psi || call.grad_raw || call.grad_table),
+        reverse_(call.grad_psi || call.grad_raw || call.grad_table || call.grad_weights),
         forward_(call.dot_theta || call.dot_kr),
         partials_(reverse_ || forward_ || call.partial_theta || call.partial_kr) {}
 
-  void operator()(int64_t pack) const {
+  // weight_sums: of this thread, added to where the gradient of the weights is asked for.
+  void operator()(int64_t pack, V* weight_sums) const {
     const CellPack<V> lanes{pack * Lane<V>::width, c_.cells};
     V raw[kMaxRaw] = {}, values[kMaxDerived];
     const Strided<V> derived{values, 1};
@@ -97,6 +99,7 @@ class SoilRun {
         for (int i = 0; i < n_raw_; ++i) grad[i] = grad_theta * dtheta[i] + grad_kr * dkr[i];
         for (int i = 0; i < n_raw_; ++i) grad_raw[i] += grad[i];
         if (c_.grad_table) scatter(lanes, derived, psi, grad);
+        if (c_.grad_weights) pull_weights(lanes, derived, psi, p, grad_theta, grad_kr, weight_sums);
       }
       if (forward_) {
         const V dot_psi = c_.dot_psi ? lanes.load(c_.dot_psi, row, 1) : V{};
@@ -104,6 +107,11 @@ class SoilRun {
         load_tangents(lanes, derived, psi, dot_raw);
         V dot_theta = p.capacity * dot_psi, dot_kr = p.dkr * dot_psi;
         for (int i = 0; i < n_raw_; ++i) dot_theta += dtheta[i] * dot_raw[i], dot_kr += dkr[i] * dot_raw[i];
+        if (c_.dot_weights) {
+          V by_weights_theta, by_weights_kr;
+          Network::push<V>(model_.network, c_.dot_weights, derived, psi, by_weights_theta, by_weights_kr);
+          dot_theta += by_weights_theta, dot_kr += by_weights_kr;
+        }
         lanes.store(c_.dot_theta, row, dot_theta);
         lanes.store(c_.dot_kr, row, dot_kr);
       }
@@ -119,23 +127,32 @@ class SoilRun {
         raw[0][lane] = static_cast<R>(c_.classes[lanes.cell(lane) * c_.classes_stride]);
       return;
     }
-    for (int i = 0; i < n_raw_; ++i) raw[i] = lanes.load(c_.raw[i], 0, c_.raw_stride[i]);
+    for (int i = 0; i < n_raw_; ++i)
+      if (c_.raw[i]) raw[i] = lanes.load(c_.raw[i], 0, c_.raw_stride[i]);
   }
   void load_tangents(const CellPack<V>& lanes, const Strided<V>& derived, V psi, V* dot_raw) const {
     if (!tabulated_) {
       for (int i = 0; i < n_raw_; ++i)
         if (c_.dot_raw[i]) dot_raw[i] = lanes.load(c_.dot_raw[i], 0, c_.dot_stride[i]);
     } else if (c_.dot_table) {
+      const auto places = Tabulated::places(model_.table, derived, psi);
       for (int lane = 0; lane < Lane<V>::width; ++lane) {
-        const R* from =
-            static_cast<const R*>(c_.dot_table) + Tabulated::table_offset(model_.table, derived, psi, lane);
+        const R* from = static_cast<const R*>(c_.dot_table) + places.at[lane];
         for (int i = 0; i < n_raw_; ++i) dot_raw[i][lane] = from[i];
       }
     }
   }
+  void pull_weights(const CellPack<V>& lanes, const Strided<V>& derived, V psi, const SoilPoint<V>& p, V grad_theta,
+                    V grad_kr, V* sums) const {
+    for (int lane = 0; lane < Lane<V>::width; ++lane)  // lanes past the last cell repeat it
+      if (lanes.first + lane >= c_.cells) grad_theta[lane] = grad_kr[lane] = R(0);
+    Network::pull<V>(model_.network, derived, psi, p.capacity, p.dkr, grad_theta, grad_kr,
+                     [&](int64_t i, V x) { sums[i] += x; });
+  }
   void scatter(const CellPack<V>& lanes, const Strided<V>& derived, V psi, const V* grad) const {
+    const auto places = Tabulated::places(model_.table, derived, psi);
     for (int lane = 0; lane < Lane<V>::width && lanes.first + lane < c_.cells; ++lane) {
-      R* to = static_cast<R*>(c_.grad_table) + Tabulated::table_offset(model_.table, derived, psi, lane);
+      R* to = static_cast<R*>(c_.grad_table) + places.at[lane];
       for (int i = 0; i < n_raw_; ++i) to[i] += grad[i][lane];
     }
   }
@@ -152,10 +169,23 @@ void run(const SoilCall& call) {
   using V = typename Pack<Real>::type;
   const SoilRun<V> work(call);
   const int64_t packs = (call.cells + Lane<V>::width - 1) / Lane<V>::width;
+  if (call.grad_weights) {  // a fixed number of parts, whatever the number of threads
+    const int64_t size = SoilNetwork{call.weights, call.n_units, call.n_features}.size();
+#pragma omp parallel for schedule(static) num_threads(std::max(call.threads, 1))
+    for (int64_t chunk = 0; chunk < kWeightChunks; ++chunk) {
+      V sums[kMaxWeights] = {};
+      for (int64_t pack = chunk * packs / kWeightChunks; pack < (chunk + 1) * packs / kWeightChunks; ++pack)
+        work(pack, sums);
+      Real* to = static_cast<Real*>(call.grad_weights) + chunk * size;
+      for (int64_t i = 0; i < size; ++i)
+        for (int lane = 0; lane < Lane<V>::width; ++lane) to[i] += sums[i][lane];
+    }
+    return;
+  }
   // All cells add to one table: one thread, so that the sum has the same bits on every run.
   const int threads = call.grad_table ? 1 : static_cast<int>(std::min<int64_t>(std::max(call.threads, 1), packs));
 #pragma omp parallel for schedule(static) num_threads(std::max(threads, 1))
-  for (int64_t pack = 0; pack < packs; ++pack) work(pack);
+  for (int64_t pack = 0; pack < packs; ++pack) work(pack, nullptr);
 }
 
 void soil_run(const SoilCall& call) {

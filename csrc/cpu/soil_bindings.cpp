@@ -32,6 +32,12 @@ void set_array(SoilCall& c, const std::string& name, uintptr_t address) {
     c.psi = p;
   else if (name == "table")
     c.table = p;
+  else if (name == "weights")
+    c.weights = p;
+  else if (name == "dot_weights")
+    c.dot_weights = p;
+  else if (name == "grad_weights")
+    c.grad_weights = p;
   else if (name == "theta")
     c.theta = p;
   else if (name == "kr")
@@ -81,6 +87,8 @@ void bind_soil(py::module_& m) {
       .def_readwrite("cells", &SoilCall::cells)
       .def_readwrite("n_classes", &SoilCall::n_classes)
       .def_readwrite("n_knots", &SoilCall::n_knots)
+      .def_readwrite("n_units", &SoilCall::n_units)
+      .def_readwrite("n_features", &SoilCall::n_features)
       .def_readwrite("x_first", &SoilCall::x_first)
       .def_readwrite("x_step", &SoilCall::x_step)
       .def("set", &set_array, py::arg("name"), py::arg("address"))
@@ -89,6 +97,7 @@ void bind_soil(py::module_& m) {
         c.classes = static_cast<const int32_t*>(pointer(address));
         c.classes_stride = stride;
       });
+  m.attr("WEIGHT_CHUNKS") = kWeightChunks;
   m.def("soil_run", [](const SoilCall& call) {
     py::gil_scoped_release release;
     soil_run(call);

@@ -19,7 +19,9 @@ namespace DGPDE_ENGINE {
 constexpr int kPair[kPairs][2] = {{0, 1}, {0, 2}, {1, 0}, {1, 2}, {2, 0}, {2, 1}};
 
 // Part of the water that enters the cell b (kIntoB) or a of a face; water that stands counts as flowing into a.
-inline double entering(bool into_b, double flow, double value) { return into_b == (flow > 0.0) ? (into_b ? value : -value) : 0.0; }
+inline double entering(bool into_b, double flow, double value) {
+  return into_b == (flow > 0.0) ? (into_b ? value : -value) : 0.0;
+}
 
 struct Limited {
   double value, up, here;  // and its derivatives

@@ -58,10 +58,10 @@ class ThreadHistory {
     return r + 1 >= rows ? h.complete[column] != 0 : *row(r + 1).interval != *row(r).interval;
   }
   DGPDE_HD V ponding(int64_t r, int) const { return *row(clamp(r)).ponding; }
-  template <class Psi>
-  DGPDE_HD void load(const int64_t* r, int64_t shift, const Psi& psi) const {
+  template <class Arrive>
+  DGPDE_HD void load(const int64_t* r, int64_t shift, const Arrive& arrive) const {
     const Row from = row(clamp(r[0] + shift));
-    for (int64_t k = 0; k < nz; ++k) psi(k) = from.psi[k * kGroup];
+    for (int64_t k = 0; k < nz; ++k) arrive(k, from.psi[k * kGroup]);
   }
 
  private:

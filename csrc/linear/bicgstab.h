@@ -97,9 +97,8 @@ class BiCGStab {
       if (std::sqrt(half) <= goal) return true;
       precondition(r_.data(), ph_.data());
       apply(ph_.data(), t_.data());
-      const Sums ts = sum([&](int64_t i, int64_t m) {
-        return Sums{dot_row(&t_[i], &r_[i], m), dot_row(&t_[i], &t_[i], m)};
-      });
+      const Sums ts =
+          sum([&](int64_t i, int64_t m) { return Sums{dot_row(&t_[i], &r_[i], m), dot_row(&t_[i], &t_[i], m)}; });
       const double omega = ts.a / ts.b;
       if (ts.b == 0.0 || omega == 0.0 || !std::isfinite(omega)) return false;
       const Sums next = sum([&](int64_t i, int64_t m) {

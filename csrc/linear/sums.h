@@ -13,10 +13,11 @@ struct Sums {
   double a = 0, b = 0;
 };
 
+constexpr int64_t kBlock = 4096;  // cells of a piece, about
+
 // work(first cell, cells) over `count` rows of nx cells, in blocks; the sums of what it returns. `pieces` is scratch.
 template <class Work>
 Sums sum_rows(Buffer<Sums>& pieces, int64_t count, int64_t nx, int threads, const Work& work) {
-  constexpr int64_t kBlock = 4096;  // cells of a piece, about
   const int64_t step = std::max<int64_t>(1, kBlock / nx), items = (count + step - 1) / step;
   if (pieces.size() < items) pieces.resize(items);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && items > 3)

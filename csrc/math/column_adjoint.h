@@ -13,6 +13,15 @@
 namespace dgpde {
 inline namespace DGPDE_ISA {
 
+// A pack of columns sums the gradients of a network's weights in memory of its own.
+template <class V>
+constexpr bool kKeepsWeights = Lane<V>::width > 1;
+
+// Cotangents that the water of each step has from what it carried; there are none in a run of flow alone.
+struct NoSeeds {
+  static constexpr bool kThere = false;
+};
+
 template <class V>
 class ColumnAdjoint : ColumnReplay<V> {
   using Base = ColumnReplay<V>;
@@ -32,16 +41,32 @@ class ColumnAdjoint : ColumnReplay<V> {
         in(cotangents),
         table_grad(static_cast<R*>(in.grad.soil[0].data) + (this->tabulated() ? chunk * in.grad.soil[0].t : 0)) {
     this->use_soil(in.grad.soil);
+    weighs = in.grad.weights.data != nullptr;
     elastic |= in.grad.specific_storage.data != nullptr;
   }
 
+  enum Seed { kSeedElastic, kSeedTaken, kSeedSource, kSeedBefore, kSeeds };
+
   template <class History>
   DGPDE_HD void run(History& history) {
+    run(history, NoSeeds{}, nullptr);
+  }
+
+  // With the cotangents of the water of each step (water_seeds.h); `memory` [nz][kSeeds] holds those of one step.
+  template <class History, class Seeds>
+  DGPDE_HD void run(History& history, const Seeds& water, V* memory) {
+    seeds = memory;
+    if constexpr (Seeds::kThere) elastic |= water.elastic();
     begin(history);
     while (any(active)) {
       this->load_step(history, row);
       load_cotangents(history);
+      if constexpr (Seeds::kThere)
+        seed_bottom =
+            seed_bottom + water.load(row, active, memory, [&](int64_t k) -> V& { return c.carry_theta(k); });
+      differentiate_ends();
       eliminate_up();
+      verify();
       accumulate_down();
       for (int lane = 0; lane < W; ++lane) {
         if (row[lane] > 1)
@@ -56,16 +81,23 @@ class ColumnAdjoint : ColumnReplay<V> {
  private:
   const ColumnCotangents& in;
   R* const table_grad;
+  bool weighs = false;                               // whether the gradient of a network's weights is asked for
+  V weight_sum[kKeepsWeights<V> ? kMaxWeights : 1];  // of each column; a GPU thread adds to memory
   int64_t row[W];
   V carry_ponding, ponding_from_top{}, mu{}, worst{};
   V seed_top, seed_bottom, seed_runoff, seed_uptake, seed_ponding;
+  V top_slope, bottom_slope, top_load, bottom_load;  // of the boundary fluxes: what they add to the end rows
   V sum_omega_c{};
+  V* seeds = nullptr;
+  DGPDE_HD V seed(int64_t k, Seed which) const { return seeds ? seeds[k * kSeeds + which] : V{}; }
+  bool heads = true;   // whether carry_psi may hold anything
+  Mask<V> doubtful{};  // lanes in which the elimination may have lost digits
 
   template <class History>
   DGPDE_HD void begin(History& history) {
     for (int lane = 0; lane < W; ++lane) {
       row[lane] = history.count(lane) - 1;
-      put_mask(active, lane, lanes.owns(lane) && row[lane] > 0);
+      put_mask(active, lane, row[lane] > 0);
     }
     for (int64_t k = 0; k < p.nz; ++k) {
       c.carry_psi(k) = load<V>(as_view(in.carry_psi), 0, k, lanes);
@@ -81,6 +113,9 @@ class ColumnAdjoint : ColumnReplay<V> {
           for (int i = 0; i < n_soil; ++i) sum[i] = load<V>(as_view(in.sum_soil), used[i], k, lanes);
       }
     }
+    if constexpr (kKeepsWeights<V>)
+      for (int64_t i = 0; weighs && i < soil.network.size(); ++i)
+        weight_sum[i] = load<V>(as_view(in.grad.weights), i, 0, lanes);
     carry_ponding = load<V>(as_view(in.carry_ponding), 0, 0, lanes);
     if (in.resume && p.roots) sum_omega_c = load<V>(as_view(in.grad.omega_c), 0, 0, lanes);
   }
@@ -114,114 +149,156 @@ class ColumnAdjoint : ColumnReplay<V> {
         put(x, lane, get(x, lane) + base[k * in.psi.z]);
         c.carry_psi(k) = x;
       }
+      heads = true;
     }
   }
+
+  DGPDE_HD void differentiate_ends() {
+    const int64_t last = p.nz - 1;
+    boundary_flux<true, V>(bottom, V(c.psi(0)), V(c.kr(0)), ponding_old, dt, inv_dt, bottom_flux, &bottom_d);
+    boundary_flux<true, V>(top, V(c.psi(last)), V(c.kr(last)), ponding_old, dt, inv_dt, top_flux, &top_d);
+    const V dkr = c.dkr(last);
+    bottom_slope = bottom_flux.q_psi + bottom_flux.q_kr * c.dkr(0);
+    bottom_load = seed_bottom * bottom_slope;
+    top_slope = top_flux.q_psi + top_flux.q_kr * dkr;
+    top_load = seed_top * top_slope + seed_ponding * (top_d.ponding[kInPsi] + top_d.ponding[kInKr] * dkr) +
+               seed_runoff * (top_d.runoff[kInPsi] + top_d.runoff[kInKr] * dkr);
+  }
+
+  // Right-hand side of row k without the boundaries.
+  DGPDE_HD V own_load(int64_t k) const {
+    V load = c.capacity(k) * c.carry_theta(k);
+    if (heads) load = load + c.carry_psi(k);
+    if (seeds && elastic) {
+      const V stored = c.theta(k) + c.capacity(k) * (c.psi(k) - c.psi_old(k));  // d(theta dpsi)/dpsi
+      load = load + seed(k, kSeedElastic) * c.storage(k) * inv_dt * stored;
+    }
+    const V of_uptake = seed_uptake + seed(k, kSeedTaken);
+    return p.roots ? load + of_uptake * c.root(k) * c.stress_psi(k) * root_rate : load;
+  }
+
+  struct Elimination {  // lambda_k = rhs - elim lambda_{k+1} - border mu
+    V elim{}, rhs{}, border{};
+    V carry{}, border_rhs{}, pivot = broadcast<V>(1);  // the eliminated row of mu
+  };
 
   // Row k of J^T lambda = g couples to k-1 by dF_{k-1}/dpsi_k and to k+1 by dF_{k+1}/dpsi_k.
   DGPDE_HD void eliminate_up() {
     const int64_t last = p.nz - 1;
-    V elim{}, rhs{}, border{}, carry{}, border_rhs{}, pivot = broadcast<V>(1);
-    V before{};      // coupling of row k to k-1
-    V from_below{};  // diagonal part of the face below
-    this->evaluate();
-    for (int64_t k = 0; k <= last; ++k) {
-      V diag = this->own_diagonal(k) + from_below;
-      V load = c.carry_psi(k) + c.capacity(k) * c.carry_theta(k);
-      V next{}, before_next{};
-      if (k < last) {
-        const Face f = this->face_above(k);
-        diag = diag + f.q_a;
-        next = -f.q_a;
-        before_next = f.q_b;
-        from_below = -f.q_b;
-      }
-      if (k == 0) {
-        boundary_flux<true, V>(bottom, V(c.psi(0)), V(c.kr(0)), ponding_old, dt, inv_dt, bottom_flux, &bottom_d);
-        const V slope = bottom_flux.q_psi + bottom_flux.q_kr * c.dkr(0);
-        diag = diag - slope;
-        load = load + seed_bottom * slope;
-      }
-      if (k == last) {
-        boundary_flux<true, V>(top, V(c.psi(k)), V(c.kr(k)), ponding_old, dt, inv_dt, top_flux, &top_d);
-        const V dkr = c.dkr(k);
-        const V slope = top_flux.q_psi + top_flux.q_kr * dkr;
-        diag = diag - slope;
-        load = load + seed_top * slope + seed_ponding * (top_d.ponding[kInPsi] + top_d.ponding[kInKr] * dkr) +
-               seed_runoff * (top_d.runoff[kInPsi] + top_d.runoff[kInKr] * dkr);
-      }
-      V along{}, row_omega{};  // coefficient of mu in this row, coefficient of lambda_k in the row of mu
-      if (p.roots) {
-        const V weight_k = c.root(k);
-        load = load + seed_uptake * weight_k * c.stress_psi(k) * root_rate;
-        along = -weight_k * c.stress_psi(k);
-        row_omega = weight_k * c.stress(k) * omega_slope;
-      }
-      c.diag(k) = diag, c.load(k) = load;
-      const V inv = R(1) / (diag - before * elim);
-      rhs = (load - before * rhs) * inv;
-      elim = next * inv;
-      c.rhs(k) = rhs, c.elim(k) = elim;
-      if (p.roots) {
-        border = (along - before * border) * inv;
-        c.border(k) = border;
-        const V coefficient = row_omega + carry;
-        border_rhs = border_rhs + coefficient * rhs;
-        pivot = pivot - coefficient * border;
-        carry = -coefficient * elim;
-      }
-      before = before_next;
+    Elimination e;
+    V before{}, diag = this->own_diagonal(0) - bottom_slope, load = own_load(0) + bottom_load;
+    doubtful = Mask<V>{};
+    for (int64_t k = 0; k < last; ++k) {
+      const Face f = this->face_above(k);
+      eliminate(k, before, diag + f.q_a, -f.q_a, load, e);
+      before = f.q_b, diag = this->own_diagonal(k + 1) - f.q_b, load = own_load(k + 1);
     }
-    if (p.roots) mu = (seed_uptake * omega * omega_slope - border_rhs) / pivot;
+    eliminate(last, before, diag - top_slope, V{}, load + top_load, e);
+    if (p.roots) {
+      V taken = seed_uptake * omega;
+      if (seeds)
+        for (int64_t k = 0; k <= last; ++k) taken = taken + seed(k, kSeedTaken) * c.root(k) * c.stress(k);
+      mu = (taken * omega_slope - e.border_rhs) / e.pivot;
+    }
+  }
+
+  DGPDE_HD void eliminate(int64_t k, V before, V diag, V next, V load, Elimination& e) {
+    const V fill = before * e.elim;
+    doubtful = mask_or(doubtful, vabs(fill) > R(kMostFill) * vabs(diag));
+    const V inv = R(1) / (diag - fill);
+    e.rhs = (load - before * e.rhs) * inv;
+    e.elim = next * inv;
+    c.rhs(k) = e.rhs, c.elim(k) = e.elim;
+    if (p.roots) {
+      // coefficient of mu in this row, coefficient of lambda_k in the row of mu
+      const V along = -c.root(k) * c.stress_psi(k), coefficient = c.root(k) * c.stress(k) * omega_slope + e.carry;
+      e.border = (along - before * e.border) * inv;
+      c.border(k) = e.border;
+      e.border_rhs = e.border_rhs + coefficient * e.rhs;
+      e.pivot = e.pivot - coefficient * e.border;
+      e.carry = -coefficient * e.elim;
+    }
+  }
+
+  DGPDE_HD V substitute(int64_t k, V lambda_above) const {
+    const V lambda = c.rhs(k) - c.elim(k) * lambda_above;
+    return p.roots ? lambda - c.border(k) * mu : lambda;
+  }
+
+  // Elimination without pivoting solves a system that differs from the given one by round-off of |L||U|: on the
+  // diagonal |diag| + 2 |fill|, everywhere else the coefficients themselves (Higham 2002, section 9.6). So while fill is
+  // within kMostFill of diag no residual can come near the limit of check(), and none is formed. Otherwise, and where
+  // the border may have taken away nearly all that the column gave (full compensation), every row is held against it.
+  static constexpr int kMostFill = 100;
+  DGPDE_HD void verify() {
+    if (p.roots) doubtful = mask_or(doubtful, mu != V{});
+    doubtful = mask_and(doubtful, active);
+    if (!any(doubtful)) return;
+    V lambda{}, reach{}, residual{}, size{};  // of the row above, which its neighbour below is still to complete
+    Face above{};
+    for (int64_t k = p.nz - 1; k >= 0; --k) {
+      const bool highest = k == p.nz - 1;
+      const Face below = k > 0 ? this->face_above(k - 1) : Face{};
+      const V diag = this->own_diagonal(k) + (highest ? -top_slope : above.q_a) - (k > 0 ? below.q_b : bottom_slope);
+      V load = own_load(k);
+      if (highest) load = load + top_load;
+      if (k == 0) load = load + bottom_load;
+      const V mine = substitute(k, lambda);
+      V terms = vabs(mine), mine_residual = diag * mine - load,
+        mine_size = vabs(load);  // terms: lambda carries their round-off
+      if (p.roots) {
+        const V part = c.border(k) * mu, along = c.root(k) * c.stress_psi(k) * mu;
+        terms = vabs(mine + part) + vabs(part);
+        mine_residual = mine_residual - along;
+        mine_size = mine_size + vabs(along);
+      }
+      mine_size = mine_size + vabs(diag) * terms;
+      if (!highest) {
+        check(residual + above.q_b * mine, size + vabs(above.q_b) * terms);
+        mine_residual = mine_residual - above.q_a * lambda;
+        mine_size = mine_size + vabs(above.q_a) * reach;
+      }
+      lambda = mine, reach = terms, residual = mine_residual, size = mine_size, above = below;
+    }
+    check(residual, size);
   }
 
   DGPDE_HD void accumulate_down() {
     const int64_t last = p.nz - 1;
-    V lambda_above{}, reach_above{}, gkr_above{}, residual_above{}, size_above{};
     V sum_t{}, sum_h[4] = {};
-    for (int64_t k = last; k >= 0; --k) {
-      V lambda = c.rhs(k) - c.elim(k) * lambda_above;
-      V reach = vabs(lambda);  // of the terms whose round-off lambda carries
-      V residual = -c.load(k), size = vabs(V(c.load(k)));
-      if (p.roots) {
-        const V along = c.root(k) * c.stress_psi(k) * mu, part = c.border(k) * mu;
-        lambda = lambda - part;
-        reach = reach + vabs(part);
-        residual = residual - along;
-        size = size + vabs(along);
-      }
-      V gkr{};
-      residual = residual + c.diag(k) * lambda;
-      size = size + vabs(V(c.diag(k))) * reach;
-      if (k < last) {
-        const Face f = this->face_above(k);
-        const V phi = select(active, lambda_above - lambda, V{});
-        gkr = phi * f.q_kra;
-        gkr_above = gkr_above + phi * f.q_krb;
-        c.sum_face(k) = c.sum_face(k) - phi * f.kf * f.fall;
-        residual = residual - f.q_a * lambda_above;
-        size = size + vabs(f.q_a) * reach_above;
-        check(residual_above + f.q_b * lambda, size_above + vabs(f.q_b) * reach);
-        finish_cell(k + 1, lambda_above, gkr_above);
-      } else {
-        gkr = boundary_gradients(last, top, top_d, top_soil, lambda + seed_top, seed_ponding, seed_runoff, kTopSlots,
-                                 in.grad.top);
-      }
-      if (k == 0)
-        gkr = gkr + boundary_gradients(0, bottom, bottom_d, bottom_soil, lambda + seed_bottom, V{}, V{}, kBottomSlots,
-                                       in.grad.bottom);
-      if (p.roots) root_gradients(k, lambda, sum_t, sum_h);
-      if (in.grad.source.data)
-        add_cell_series(in.grad.source, k, select(active, lambda, V{}) * static_cast<R>(p.dz[k]));
-      lambda_above = lambda, reach_above = reach, gkr_above = gkr;
-      residual_above = residual, size_above = size;
+    V lambda = substitute(last, V{});
+    V gkr = boundary_gradients(last, top, top_d, top_soil, lambda + seed_top, seed_ponding, seed_runoff, kTopSlots,
+                               in.grad.top);
+    forcing_gradients(last, lambda, sum_t, sum_h);
+    for (int64_t k = last - 1; k >= 0; --k) {
+      const V lambda_above = lambda;
+      lambda = substitute(k, lambda);
+      const Face f = this->face_above(k);
+      const V phi = select(active, lambda_above - lambda, V{});
+      c.sum_face(k) = c.sum_face(k) - phi * f.kf * f.fall;
+      finish_cell(k + 1, lambda_above, gkr + phi * f.q_krb);
+      gkr = phi * f.q_kra;
+      forcing_gradients(k, lambda, sum_t, sum_h);
     }
-    check(residual_above, size_above);
-    finish_cell(0, lambda_above, gkr_above);
+    gkr = gkr + boundary_gradients(0, bottom, bottom_d, bottom_soil, lambda + seed_bottom, V{}, V{}, kBottomSlots,
+                                   in.grad.bottom);
+    finish_cell(0, lambda, gkr);
+    // what is not a number spreads downwards
+    worst = select(mask_and(active, mask_not(finite(lambda))), broadcast<V>(1), worst);
+    heads = elastic || !all(active);
     carry_ponding = select(active, ponding_from_top, carry_ponding);
     if (p.roots) {
       add_series(in.grad.transpiration, sum_t);
       for (int i = 0; i < 4; ++i) add_series(in.grad.feddes[i], sum_h[i]);
     }
+  }
+
+  // Cotangents of the forcing that acts on cell k.
+  DGPDE_HD void forcing_gradients(int64_t k, V lambda, V& sum_t, V* sum_h) {
+    if (p.roots) root_gradients(k, lambda, sum_t, sum_h);
+    if (in.grad.source.data)
+      add_cell_series(in.grad.source, k,
+                      select(active, lambda + seed(k, kSeedSource), V{}) * static_cast<R>(p.dz[k]));
   }
 
   // What remains of a row of the transposed system, against the size of its terms (each lambda counted with what
@@ -232,24 +309,29 @@ class ColumnAdjoint : ColumnReplay<V> {
     // Far from all that is observed lambda fades below the normal numbers, whose digits are not all there.
     const R fading = std::numeric_limits<R>::min() / std::numeric_limits<R>::epsilon();
     const auto met = vabs(residual) <= limit * size + fading;
-    worst = select(mask_and(active, mask_not(met)), broadcast<V>(1), worst);
+    worst = select(mask_and(doubtful, mask_not(met)), broadcast<V>(1), worst);
   }
 
   // Everything that cell k's own terms give once lambda_k and the cotangent of kr_k are known.
   DGPDE_HD void finish_cell(int64_t k, V lambda, V gkr) {
     const V zero{};
     const V rate = lambda * inv_dt;
-    V filled = broadcast<V>(p.dz[k]), carry_psi{};  // filled: dF/dtheta dt
+    V filled = broadcast<V>(p.dz[k]), carry_psi{}, from_seeds{};  // filled: dF/dtheta dt
     if (elastic) {
       const V dpsi = c.psi(k) - c.psi_old(k), theta = c.theta(k), s = c.storage(k);
+      const V of_stored = seed(k, kSeedElastic) * inv_dt, stored = rate - of_stored;
+      from_seeds = of_stored * s * dpsi;
       filled = filled + s * dpsi;
-      carry_psi = rate * s * theta;
-      c.sum_storage(k) = c.sum_storage(k) - select(active, rate * theta * dpsi, zero);
+      carry_psi = stored * s * theta;
+      c.sum_storage(k) = c.sum_storage(k) - select(active, stored * theta * dpsi, zero);
     }
-    const V gtheta = select(active, c.carry_theta(k) - rate * filled, zero);
-    add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), gtheta, select(active, gkr, zero));
-    c.carry_theta(k) = select(active, rate * static_cast<R>(p.dz[k]), V(c.carry_theta(k)));
-    c.carry_psi(k) = select(active, carry_psi, V(c.carry_psi(k)));
+    const V gtheta = select(active, c.carry_theta(k) - rate * filled + from_seeds, zero);
+    gkr = select(active, gkr, zero);
+    add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), gtheta, gkr);
+    add_weights(k, V(c.psi(k)), V(c.capacity(k)), V(c.dkr(k)), gtheta, gkr);
+    const V carry_theta = rate * static_cast<R>(p.dz[k]) + seed(k, kSeedBefore);
+    c.carry_theta(k) = select(active, carry_theta, V(c.carry_theta(k)));
+    if (heads) c.carry_psi(k) = select(active, carry_psi, V(c.carry_psi(k)));
   }
 
   // Cotangents through one boundary face; returns the cotangent of the cell's kr.
@@ -265,6 +347,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       boundary_head(face, psi_b);
       const auto dkr_p = at_face.list();
       add_soil(k, psi_b, dkr_p, dkr_p, V{}, g[kInKrB]);
+      add_weights(k, psi_b, V{}, at_face.dkr, V{}, g[kInKrB]);
       const int head = face.kind == Boundary::head ? kInValue0 : kInValue2;
       g[head] = g[head] + g[kInKrB] * at_face.dkr;
     }
@@ -284,21 +367,28 @@ class ColumnAdjoint : ColumnReplay<V> {
     if (!in.grad.soil[0].data) return;
     // Many columns and steps add to one number, in an order that depends on the segments of the run. The sum is kept
     // to twice the precision (Knuth's two-sum), so that it rounds to the same bits in any order.
-    for (int lane = 0; lane < W; ++lane) {
-      if (!lanes.owns(lane)) continue;
-      R* sum = table_grad + this->table_at(k, psi, lane);
-      R* rest = sum + 4 * p.n_classes * p.n_knots;
-      for (int i = 0; i < n_soil; ++i) {
-        const R x = get(gtheta, lane) * get(V(dtheta[i]), lane) + get(gkr, lane) * get(V(dkr[i]), lane);
-        const R before = sum[i], after = before + x, part = after - before;
-        rest[i] += (before - (after - part)) + (x - part);
-        sum[i] = after;
-      }
-    }
+    V x[Tabulated::n_raw];
+    for (int i = 0; i < Tabulated::n_raw; ++i) x[i] = gtheta * V(dtheta[i]) + gkr * V(dkr[i]);
+    Tabulated::add_rows<V>(x, this->table_at(k, psi), lanes.first, lanes.n, table_grad,
+                           table_grad + 4 * p.n_classes * p.n_knots);
+  }
+
+  // Cotangents of theta and kr at head psi of cell k, passed on to a network's weights.
+  // The slopes are those at psi.
+  DGPDE_HD void add_weights(int64_t k, V psi, V capacity, V dkr, V gtheta, V gkr) {
+    if (weighs && any(mask_or(gtheta != V{}, gkr != V{}))) pull_weights(k, psi, capacity, dkr, gtheta, gkr);
+  }
+  DGPDE_HD_NOINLINE void pull_weights(int64_t k, V psi, V capacity, V dkr, V gtheta, V gkr) {
+    Network::pull<V>(soil.network, c.soil_at(k), psi, capacity, dkr, gtheta, gkr, [&](int64_t i, V x) {
+      if constexpr (kKeepsWeights<V>)
+        weight_sum[i] = weight_sum[i] + x;
+      else
+        static_cast<R*>(in.grad.weights.data)[i * in.grad.weights.t + lanes.column(0) * in.grad.weights.n] += x;
+    });
   }
 
   DGPDE_HD void root_gradients(int64_t k, V lambda, V& sum_t, V* sum_h) {
-    const V share = select(active, seed_uptake - lambda, V{});
+    const V share = select(active, seed_uptake + seed(k, kSeedTaken) - lambda, V{});
     const V m = select(active, mu, V{});
     const V w = c.root(k), a = c.stress(k);
     const V inv = R(1) / select(limited, omega, omega_c);
@@ -313,12 +403,12 @@ class ColumnAdjoint : ColumnReplay<V> {
   DGPDE_HD void add_series(const MutableView& v, V x) const {
     if (!v.data) return;
     for (int lane = 0; lane < W; ++lane)
-      if (get_mask(active, lane))
+      if (get_mask(active, lane) && lanes.owns(lane))
         static_cast<R*>(v.data)[interval[lane] * v.t + lanes.column(lane) * v.n] += get(x, lane);
   }
   DGPDE_HD void add_cell_series(const MutableView& v, int64_t k, V x) const {
     for (int lane = 0; lane < W; ++lane)
-      if (get_mask(active, lane))
+      if (get_mask(active, lane) && lanes.owns(lane))
         static_cast<R*>(v.data)[interval[lane] * v.t + k * v.z + lanes.column(lane) * v.n] += get(x, lane);
   }
 
@@ -334,6 +424,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       if (lanes.owns(lane)) in.status[lanes.column(lane)] |= get(worst, lane) != R(0);
     put_cell(in.grad.omega_c, 0, 0, own, sum_omega_c);
     if (!in.first) {
+      keep_weights(own);
       put_cell(in.carry_ponding, 0, 0, own, carry_ponding);
       for (int64_t k = 0; k < p.nz; ++k) {
         put_cell(in.carry_psi, 0, k, own, c.carry_psi(k));
@@ -356,6 +447,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       this->evaluate(k);
       const V carry = c.carry_theta(k);
       add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), carry, V{});
+      add_weights(k, V(c.psi(k)), V(c.capacity(k)), V{}, carry, V{});
       put_cell(in.grad.psi0, 0, k, own, c.carry_psi(k) + c.capacity(k) * carry);
       // storage = dz Ss / theta_s
       put_cell(in.grad.specific_storage, 0, k, own, c.sum_storage(k) * static_cast<R>(p.dz[k]) / theta_s);
@@ -378,6 +470,12 @@ class ColumnAdjoint : ColumnReplay<V> {
       }
       put_cell(in.grad.k_sat, 0, k, own, total);
     }
+    keep_weights(own);
+  }
+
+  DGPDE_HD void keep_weights(const Mask<V>& own) const {
+    if constexpr (kKeepsWeights<V>)
+      for (int64_t i = 0; weighs && i < soil.network.size(); ++i) put_cell(in.grad.weights, i, 0, own, weight_sum[i]);
   }
 };
 

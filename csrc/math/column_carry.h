@@ -11,6 +11,8 @@
 // distance holds the error at a hundredth of the tolerance. With r the distance over which the relation changes (to
 // psi = 0, to its kink, and over which kr changes by itself) and D the distance of the last two evaluations:
 //
+// A network may bend its curves faster than the suction changes; r is divided by how much (network_sharpness).
+//
 //     secant:   d^2 (d/6 + D/4)/r^3 <= tolerance/100      (Taylor's rest, and the secant's own error in C')
 //     slopes:   d^2/r^2             <= tolerance/100      (no evaluation before, or a table, whose C' jumps at knots)
 //
@@ -33,6 +35,8 @@ class CarriedSoil {
       : soil(model),
         c(cells),
         smooth(model.kind != SoilKind::tabulated),
+        reach_part(model.kind == SoilKind::network ? static_cast<R>(1.0 / network_sharpness<R>(model.network))
+                                                   : R(1)),
         slope_trust(static_cast<R>(0.1 * sqrt(p.tolerance))),
         cubic(static_cast<R>(0.01 * p.tolerance)),
         cube_root(static_cast<R>(cbrt(0.03 * p.tolerance))) {}
@@ -86,6 +90,7 @@ class CarriedSoil {
   const SoilModel& soil;
   const Cells<V>& c;
   const bool smooth;
+  const R reach_part;  // of the suction, over which the relation changes
   const R slope_trust, cubic, cube_root;
   Mask<V> fresh{};
   bool any_fresh = false;
@@ -112,7 +117,7 @@ class CarriedSoil {
   DGPDE_HD void keep(int64_t k, const SoilPoint<V>& s) const {
     const V one = broadcast<V>(1), psi = c.psi(k), kink = c.kink(k), d = psi - c.at(k);
     const auto old = trusted(k, psi);
-    const V reach = vmin(vabs(psi), vabs(psi + kink));
+    const V reach = reach_part * vmin(vabs(psi), vabs(psi + kink));
     V trust = slope_trust * reach, capacity_slope{}, dkr_slope{};
     if (smooth) {
       auto moved = d != V{};

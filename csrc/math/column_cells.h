@@ -7,7 +7,7 @@
 namespace dgpde {
 inline namespace DGPDE_ISA {
 
-// Columns first .. first + width - 1; lanes past the last column repeat it and are never written.
+// Columns first .. first + width - 1. Lanes past the last column repeat it, all the way; nothing adds up what they do.
 struct Lanes {
   int64_t first, n;
   DGPDE_HD int64_t column(int lane) const { return first + lane < n ? first + lane : n - 1; }
@@ -90,7 +90,7 @@ struct Cells : CellMemory<V, kCellValues + kMaxDerived> {
 };
 
 DGPDE_HD SoilModel soil_model(const ColumnProblem& p) {
-  SoilModel m{static_cast<SoilKind>(p.relation), p.variant, {}};
+  SoilModel m{static_cast<SoilKind>(p.relation), p.variant, {}, {p.in.weights.data, p.n_units, p.n_features}};
   if (m.kind == SoilKind::tabulated) m.table = {p.in.soil[0].data, p.n_knots, p.x_first, p.x_step, ::exp(p.x_first)};
   return m;
 }

@@ -75,12 +75,11 @@ class ColumnForward : ColumnMoves<V> {
       upward = !upward;
       decide(history);
     }
-    for (int lane = 0; lane < W; ++lane)
-      if (lanes.owns(lane)) {
-        const LaneControl& s = control[lane];
-        s.report(out, lanes.column(lane));
-        history.finish(lane, s.status == kFinished || s.interval_steps == 0);
-      }
+    for (int lane = 0; lane < W; ++lane) {
+      const LaneControl& s = control[lane];
+      if (lanes.owns(lane)) s.report(out, lanes.column(lane));
+      history.finish(lane, s.status == kFinished || s.interval_steps == 0);
+    }
     if (out.psi_end) {
       Mask<V> own{};
       for (int lane = 0; lane < W; ++lane) put_mask(own, lane, lanes.owns(lane));
@@ -131,7 +130,7 @@ class ColumnForward : ColumnMoves<V> {
     const auto* dt0 = static_cast<const double*>(p.dt0.data);
     for (int lane = 0; lane < W; ++lane) {
       const int64_t column = lanes.column(lane);
-      const bool runs = lanes.owns(lane) && !(p.skip && p.skip[column] != 0);
+      const bool runs = !(p.skip && p.skip[column] != 0);
       control[lane].start(p, runs, dt0[column * p.dt0.n]);
       interval[lane] = 0;
     }

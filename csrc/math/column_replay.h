@@ -11,9 +11,9 @@ inline namespace DGPDE_ISA {
 
 // clang-format off
 #define DGPDE_REPLAY_VALUES(VALUE)                                                                      \
-  VALUE(psi) VALUE(at) VALUE(psi_old) /* at: where the soil was evaluated last */                       \
+  VALUE(psi) VALUE(psi_old)                                                                             \
   VALUE(theta) VALUE(capacity) VALUE(kr) VALUE(dkr)                                                     \
-  VALUE(elim) VALUE(rhs) VALUE(diag) VALUE(load) VALUE(border)                                          \
+  VALUE(elim) VALUE(rhs) VALUE(border)                                                                  \
   VALUE(carry_theta) VALUE(carry_psi) /* adjoint: from the step after; tangent: of the state before */  \
   VALUE(face) VALUE(storage) VALUE(root) VALUE(source) VALUE(stress) VALUE(stress_psi)                  \
   VALUE(sum_face) VALUE(sum_storage) VALUE(sum_k) /* adjoint: gradients summed over the steps */
@@ -30,6 +30,9 @@ struct ReplayCells : CellMemory<V, kReplayValues + 3 * kSoilSlots + kMaxDerived>
   DGPDE_HD Strided<V> dtheta_at(int64_t k) const { return this->list(k, kReplayValues + kSoilSlots); }
   DGPDE_HD Strided<V> dkr_at(int64_t k) const { return this->list(k, kReplayValues + 2 * kSoilSlots); }
   DGPDE_HD Strided<V> soil_at(int64_t k) const { return this->list(k, kReplayValues + 3 * kSoilSlots); }
+  DGPDE_HD void keep(int64_t k, const SoilPoint<V>& s) const {
+    theta(k) = s.theta, capacity(k) = s.capacity, kr(k) = s.kr, dkr(k) = s.dkr;
+  }
 };
 
 // kr at a boundary head, with its derivatives in the soil parameters.
@@ -56,6 +59,33 @@ struct SlotNumbers {
   DGPDE_HD void set(int i, int slot) { packed |= static_cast<uint64_t>(slot) << (8 * i); }
 };
 
+// Where soil_pair puts the soil of cells a and b.
+template <class V>
+struct PairPoint {
+  const ReplayCells<V>& c;
+  int64_t a, b;
+  DGPDE_HD void operator=(const SoilPoint<Duo<V>>& s) const {
+    c.keep(a, {s.theta.a, s.kr.a, s.capacity.a, s.dkr.a});
+    c.keep(b, {s.theta.b, s.kr.b, s.capacity.b, s.dkr.b});
+  }
+};
+
+// Where it puts the derivatives in the parameters that take part. The others are not stored, and what only they need is
+// not computed.
+template <class V>
+struct PairPartials {
+  V *a, *b;           // lists of the two cells
+  SlotNumbers place;  // of each raw parameter: its place in the lists + 1, or 0
+  struct Slot {
+    const PairPartials& to;
+    int place;
+    DGPDE_HD void operator=(const Duo<V>& x) const {
+      if (place > 0) to.a[place - 1] = x.a, to.b[place - 1] = x.b;
+    }
+  };
+  DGPDE_HD Slot operator[](int i) const { return {*this, place[i]}; }
+};
+
 template <class V>
 class ColumnReplay {
  protected:
@@ -65,12 +95,16 @@ class ColumnReplay {
   const ColumnProblem& p;
   const Lanes lanes;
   const SoilModel soil;
-  int n_soil = 0;    // raw parameters that take part: those with a gradient or a tangent
-  SlotNumbers used;  // their numbers
+  int n_soil = 0;     // raw parameters that take part: those with a gradient or a tangent
+  SlotNumbers used;   // their numbers
+  SlotNumbers place;  // of each raw parameter: its place among those + 1, or 0
   ReplayCells<V> c;
   BoundaryFace<V> top, bottom;
   BoundarySoil<V> top_soil, bottom_soil;
   int64_t interval[W];
+  const bool alone;    // whether a single column has the pack to itself
+  int64_t waiting[W];  // cells whose soil is to be evaluated
+  int n_waiting = 0;
   bool fresh = true;     // no forcing loaded yet
   bool elastic = false;  // whether any cell has specific storage
 
@@ -84,14 +118,14 @@ class ColumnReplay {
   BoundaryPartials<V> top_d, bottom_d;
 
   DGPDE_HD ColumnReplay(const ColumnProblem& problem, const Lanes& which, V* scratch, int64_t stride)
-      : p(problem), lanes(which), soil(soil_model(problem)) {
+      : p(problem), lanes(which), soil(soil_model(problem)), alone(W > 1 && !which.owns(1)) {
     c.base = scratch, c.lanes = stride;
     setup_cells<V>(p, soil, lanes, c, top, bottom);
     if (p.roots) omega_c = load<V>(p.in.omega_c, 0, 0, lanes);
     for (int64_t k = 0; k < p.nz; ++k) {
       c.stress(k) = c.stress_psi(k) = V{};
       elastic |= any(V(c.storage(k)) != V{});
-      c.at(k) = broadcast<V>(std::numeric_limits<R>::quiet_NaN());  // nowhere evaluated
+      c.psi(k) = broadcast<V>(std::numeric_limits<R>::quiet_NaN());  // nowhere evaluated
     }
   }
 
@@ -99,7 +133,7 @@ class ColumnReplay {
   template <class ViewType>
   DGPDE_HD void use_soil(const ViewType* views) {
     for (int i = 0; i < soil_raw_count(soil.kind); ++i)
-      if (views[tabulated() ? 0 : i].data) used.set(n_soil++, i);
+      if (views[tabulated() ? 0 : i].data) used.set(n_soil, i), place.set(i, ++n_soil);
   }
 
   DGPDE_HD void load_face_soil(const BoundaryFace<V>& face, int64_t cell, BoundarySoil<V>& s) {
@@ -150,8 +184,9 @@ class ColumnReplay {
       put(ponding_old, lane, history.ponding(row[lane] - 1, lane));
     }
     enter(now);
-    history.load(row, 0, [&](int64_t k) -> V& { return c.psi(k); });
-    if (elastic) history.load(row, -1, [&](int64_t k) -> V& { return c.psi_old(k); });
+    history.load(row, 0, [&](int64_t k, V psi) { arrive(k, psi); });
+    evaluate_waiting();
+    if (elastic) history.load(row, -1, [&](int64_t k, V psi) { c.psi_old(k) = psi; });
     if (p.roots) {
       omega = V{};
       for (int64_t k = 0; k < p.nz; ++k) {
@@ -166,27 +201,34 @@ class ColumnReplay {
   }
 
   // Where the numbers of the table begin on which theta and kr depend at psi; tabulated soils only.
-  DGPDE_HD int64_t table_at(int64_t k, V psi, int lane) const {
-    return Tabulated::table_offset(soil.table, c.soil_at(k), psi, lane);
+  DGPDE_HD Tabulated::Places<V> table_at(int64_t k, V psi) const {
+    return Tabulated::places(soil.table, c.soil_at(k), psi);
   }
   DGPDE_HD bool tabulated() const { return soil.kind == SoilKind::tabulated; }
 
-  // Soil in every cell with its derivatives in the parameters, kept for the sweep that follows. Cells whose head is, to
-  // the last bit, that of the step before (dry soil ahead of a front) have theirs already.
-  DGPDE_HD void evaluate() {
-    int64_t waiting = -1;  // a cell that waits for a second one
-    for (int64_t k = 0; k < p.nz; ++k) {
-      if (!any(c.psi(k) != c.at(k))) continue;
-      if constexpr (W == 1) {
-        evaluate(k);
-      } else if (waiting < 0) {
-        waiting = k;
-      } else {
-        evaluate(waiting, k);
-        waiting = -1;
-      }
+  // Cell k has come to psi; the soil there, with its derivatives in the parameters, is evaluated with that of other
+  // cells. A head that is, to the last bit, that of the step before (dry soil ahead of a front) has its soil already.
+  DGPDE_HD void arrive(int64_t k, V psi) {
+    if (!any(psi != c.psi(k))) return;
+    c.psi(k) = psi;
+    if constexpr (W == 1) {
+      evaluate(k);
+    } else {
+      waiting[n_waiting++] = k;
+      if (n_waiting == (alone ? W : 2)) evaluate_waiting();
     }
-    if (waiting >= 0) evaluate(waiting);
+  }
+  DGPDE_BY_REFERENCE void evaluate_waiting() {
+    if constexpr (W > 1) {
+      if (n_waiting == 0) return;
+      if (alone)
+        evaluate_across();
+      else if (n_waiting == 2)
+        evaluate(waiting[0], waiting[1]);
+      else
+        evaluate(waiting[0]);
+      n_waiting = 0;
+    }
   }
   DGPDE_HD void evaluate(int64_t k) {
     SoilPoint<V> s;
@@ -198,29 +240,37 @@ class ColumnReplay {
       const Strided<V> t = c.dtheta_at(k), r = c.dkr_at(k);
       for (int i = 0; i < n_soil; ++i) t[i] = dtheta[used[i]], r[i] = dkr[used[i]];
     }
-    keep(k, s);
+    c.keep(k, s);
   }
   DGPDE_HD void evaluate(int64_t i, int64_t k) {
-    SoilPoint<Duo<V>> s;
+    const PairPoint<V> s{c, i, k};
     const DuoView<Strided<V>> d{c.soil_at(i), c.soil_at(k)};
     const Duo<V> psi{c.psi(i), c.psi(k)};
     if (n_soil == 0) {
       soil_pair<false>(soil, d, psi, s, static_cast<Duo<V>*>(nullptr), static_cast<Duo<V>*>(nullptr));
     } else {
-      Duo<V> dtheta[kSoilSlots], dkr[kSoilSlots];
-      soil_pair<true>(soil, d, psi, s, dtheta, dkr);
-      const Strided<V> ti = c.dtheta_at(i), ri = c.dkr_at(i), tk = c.dtheta_at(k), rk = c.dkr_at(k);
-      for (int j = 0; j < n_soil; ++j) {
-        ti[j] = dtheta[used[j]].a, ri[j] = dkr[used[j]].a;
-        tk[j] = dtheta[used[j]].b, rk[j] = dkr[used[j]].b;
-      }
+      soil_pair<true>(soil, d, psi, s, PairPartials<V>{&c.dtheta_at(i)[0], &c.dtheta_at(k)[0], place},
+                      PairPartials<V>{&c.dkr_at(i)[0], &c.dkr_at(k)[0], place});
     }
-    keep(i, {s.theta.a, s.kr.a, s.capacity.a, s.dkr.a});
-    keep(k, {s.theta.b, s.kr.b, s.capacity.b, s.dkr.b});
   }
-  DGPDE_HD void keep(int64_t k, const SoilPoint<V>& s) {
-    c.at(k) = c.psi(k);
-    c.theta(k) = s.theta, c.capacity(k) = s.capacity, c.kr(k) = s.kr, c.dkr(k) = s.dkr;
+  // The waiting cells of a column that has the pack to itself stand side by side in its lanes.
+  DGPDE_HD void evaluate_across() {
+    V psi, d[kMaxDerived];
+    for (int j = 0; j < W; ++j) {
+      const int64_t k = waiting[j < n_waiting ? j : 0];
+      put(psi, j, get(V(c.psi(k)), 0));
+      for (int i = 0; i < kMaxDerived; ++i) put(d[i], j, get(V(c.soil_at(k)[i]), 0));
+    }
+    SoilPoint<V> s;
+    V dtheta[kSoilSlots], dkr[kSoilSlots];
+    soil_partials<V>(soil, Strided<V>{d, 1}, psi, s, dtheta, dkr);
+    for (int j = 0; j < n_waiting; ++j) {
+      const int64_t k = waiting[j];
+      const auto value = [&](const V& x) { return broadcast<V>(get(x, j)); };
+      const Strided<V> t = c.dtheta_at(k), r = c.dkr_at(k);
+      for (int i = 0; i < n_soil; ++i) t[i] = value(dtheta[used[i]]), r[i] = value(dkr[used[i]]);
+      c.keep(k, {value(s.theta), value(s.kr), value(s.capacity), value(s.dkr)});
+    }
   }
 
   // Diagonal of row k without its faces: storage and uptake.

@@ -67,7 +67,7 @@ class ColumnTangent : ColumnReplay<V> {
   DGPDE_HD void begin(History& history) {
     for (int lane = 0; lane < W; ++lane) {
       row[lane] = 1;
-      put_mask(active, lane, lanes.owns(lane) && history.count(lane) > 1);
+      put_mask(active, lane, history.count(lane) > 1);
     }
     V below{};
     for (int64_t k = 0; k < p.nz; ++k) {
@@ -79,7 +79,7 @@ class ColumnTangent : ColumnReplay<V> {
       V dfull[kSoilSlots], unused[kSoilSlots];
       soil_partials<V>(soil, d, V{}, full, dfull, unused);
       for (int i = 0; i < n_soil; ++i) dfull[i] = dfull[used[i]];
-      const V d_theta_s = along(dfull, k, V{});
+      const V d_theta_s = along<kTheta>(dfull, k, V{});
       const V theta_s = V(d[0]) + V(d[1]);
       d_storage(k) = (dz * cell_tangent(io.in.specific_storage, 0, k) - c.storage(k) * d_theta_s) / theta_s;
       const V k_sat = load<V>(p.in.k_sat, 0, k, lanes);
@@ -93,7 +93,7 @@ class ColumnTangent : ColumnReplay<V> {
         this->evaluate(k);
         const V dpsi = cell_tangent(io.in.psi0, 0, k);
         c.carry_psi(k) = dpsi;
-        c.carry_theta(k) = c.capacity(k) * dpsi + along(c.dtheta_at(k), k, V(c.psi(k)));
+        c.carry_theta(k) = c.capacity(k) * dpsi + along<kTheta>(c.dtheta_at(k), k, V(c.psi(k)));
       } else {
         c.carry_psi(k) = load<V>(as_view(io.state_psi), 0, k, lanes);
         c.carry_theta(k) = load<V>(as_view(io.state_theta), 0, k, lanes);
@@ -102,16 +102,23 @@ class ColumnTangent : ColumnReplay<V> {
     d_ponding = io.start ? cell_tangent(io.in.ponding0, 0, 0) : load<V>(as_view(io.state_ponding), 0, 0, lanes);
   }
 
-  // Sum over the soil parameters of cell k of derivative (at head psi) times tangent.
-  template <class A>
+  enum Curve { kTheta, kConductivity };
+  // Sum over the soil parameters of cell k of derivative of a curve (at head psi) times tangent.
+  template <Curve kCurve, class A>
   DGPDE_HD V along(const A& derivative, int64_t k, V psi) const {
     V x{};
     if (!this->tabulated()) {
       const Strided<V> dp = c.sum_at(k);
       for (int i = 0; i < n_soil; ++i) x = x + derivative[i] * dp[i];
+      if (io.in.weights.data) {
+        V dot_theta, dot_kr;
+        Network::push<V>(soil.network, io.in.weights.data, c.soil_at(k), psi, dot_theta, dot_kr);
+        x = x + (kCurve == kTheta ? dot_theta : dot_kr);
+      }
     } else if (io.in.soil[0].data) {
+      const auto places = this->table_at(k, psi);
       for (int lane = 0; lane < W; ++lane) {
-        const R* at = static_cast<const R*>(io.in.soil[0].data) + this->table_at(k, psi, lane);
+        const R* at = static_cast<const R*>(io.in.soil[0].data) + places.at[lane];
         R sum = 0;
         for (int i = 0; i < n_soil; ++i) sum += get(V(derivative[i]), lane) * at[i];
         put(x, lane, sum);
@@ -134,8 +141,8 @@ class ColumnTangent : ColumnReplay<V> {
     if (at_face.used) {
       V psi_b{};
       boundary_head(face, psi_b);
-      x[kInKrB] =
-          at_face.dkr * x[face.kind == Boundary::head ? kInValue0 : kInValue2] + along(at_face.list(), k, psi_b);
+      x[kInKrB] = at_face.dkr * x[face.kind == Boundary::head ? kInValue0 : kInValue2] +
+                  along<kConductivity>(at_face.list(), k, psi_b);
     }
     x[kInPonding] = d_ponding;
     BoundaryTangent t{};
@@ -159,17 +166,16 @@ class ColumnTangent : ColumnReplay<V> {
       root_rate_p = (series_tangent(io.in.transpiration) - select(limited, V{}, fixed)) * inv;
       for (int i = 0; i < 4; ++i) d_h[i] = series_tangent(io.in.feddes[i]);
     }
-    this->evaluate();
-    V dkr = along(c.dkr_at(0), 0, V(c.psi(0)));
+    V dkr = along<kConductivity>(c.dkr_at(0), 0, V(c.psi(0)));
     for (int64_t k = 0; k <= last; ++k) {
       const R dz = static_cast<R>(p.dz[k]);
       V dkr_above{};
       if (k < last) {
-        dkr_above = along(c.dkr_at(k + 1), k + 1, V(c.psi(k + 1)));
+        dkr_above = along<kConductivity>(c.dkr_at(k + 1), k + 1, V(c.psi(k + 1)));
       }
       V diag = this->own_diagonal(k) + from_below;
       const V dpsi = c.psi(k) - c.psi_old(k), theta = c.theta(k), s = c.storage(k);
-      const V dtheta = along(c.dtheta_at(k), k, V(c.psi(k)));
+      const V dtheta = along<kTheta>(c.dtheta_at(k), k, V(c.psi(k)));
       V load = -inv_dt * (dz * (dtheta - c.carry_theta(k)) + s * (dtheta * dpsi - theta * c.carry_psi(k)) +
                           d_storage(k) * theta * dpsi) +
                flux_below;
@@ -235,7 +241,7 @@ class ColumnTangent : ColumnReplay<V> {
         uptake = uptake + c.root(k) * c.stress_psi(k) * root_rate * x;
       }
       c.carry_theta(k) =
-          select(active, c.capacity(k) * x + along(c.dtheta_at(k), k, V(c.psi(k))), V(c.carry_theta(k)));
+          select(active, c.capacity(k) * x + along<kTheta>(c.dtheta_at(k), k, V(c.psi(k))), V(c.carry_theta(k)));
       c.carry_psi(k) = select(active, x, V(c.carry_psi(k)));
     }
     const V x_top = c.carry_psi(last), x_bottom = c.carry_psi(0), dkr_top = c.dkr(last);

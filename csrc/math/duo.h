@@ -82,6 +82,7 @@ DGPDE_HD bool all(const Duo<M>& x) {
     return {name(x.a), name(x.b)};        \
   }
 DGPDE_DUO_FUNCTION(vsqrt)
+DGPDE_DUO_FUNCTION(vrsqrt)
 DGPDE_DUO_FUNCTION(vexp)
 DGPDE_DUO_FUNCTION(vexpm1)
 DGPDE_DUO_FUNCTION(vexp_nonpositive)

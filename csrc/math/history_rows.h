@@ -74,27 +74,29 @@ class PackHistory {
   }
   RealOf<V> ponding(int64_t r, int lane) { return row(clamp(r, lane)).ponding[lane]; }
 
-  // Each lane's row r[lane] + shift into a cell array.
-  template <class Psi>
-  void load(const int64_t* r, int64_t shift, const Psi& psi) {
-    int64_t at[W];
+  // Each lane's row r[lane] + shift, cell after cell: arrive(k, psi).
+  template <class Arrive>
+  void load(const int64_t* r, int64_t shift, const Arrive& arrive) {
+    const V* from[W];
     bool together = true;
     for (int lane = 0; lane < W; ++lane) {
-      at[lane] = clamp(r[lane] + shift, lane);
-      together &= at[lane] == at[0];
+      from[lane] = row(clamp(r[lane] + shift, lane)).psi;
+      together &= from[lane] == from[0];
     }
     if (together) {
       // rows lie far apart: the one that the adjoint comes to next is fetched meanwhile
-      const RowView<V> v = row(at[0]), next = row(at[0] > 0 ? at[0] - 1 : 0);
+      const int64_t at = clamp(r[0] + shift, 0);
+      const V *psi = from[0], *next = row(at > 0 ? at - 1 : 0).psi;
       for (int64_t k = 0; k < nz; ++k) {
-        psi(k) = v.psi[k];
-        __builtin_prefetch(&next.psi[k]);
+        __builtin_prefetch(&next[k]);
+        arrive(k, psi[k]);
       }
       return;
     }
-    for (int lane = 0; lane < W; ++lane) {
-      const RowView<V> v = row(at[lane]);
-      for (int64_t k = 0; k < nz; ++k) put(psi(k), lane, get(v.psi[k], lane));
+    for (int64_t k = 0; k < nz; ++k) {
+      V psi;
+      for (int lane = 0; lane < W; ++lane) put(psi, lane, get(from[lane][k], lane));
+      arrive(k, psi);
     }
   }
 

@@ -10,6 +10,7 @@
 #include "soil_gardner.h"
 #include "soil_haverkamp.h"
 #include "soil_kosugi.h"
+#include "soil_network.h"
 #include "soil_peters_durner_iden.h"
 #include "soil_saturated.h"
 #include "soil_tabulated.h"
@@ -29,6 +30,7 @@ enum class SoilKind : int32_t {
   peters_durner_iden = 7,
   saturated = 8,
   tabulated = 9,
+  network = 10,
 };
 
 // The one place that names every relation: `use` is called with the relation's type.
@@ -65,6 +67,9 @@ DGPDE_HD void with_relation(SoilKind kind, F&& use) {
     case SoilKind::tabulated:
       use(Tabulated{});
       break;
+    case SoilKind::network:
+      use(Network{});
+      break;
   }
 }
 
@@ -79,10 +84,24 @@ struct SoilModel {
   SoilKind kind;
   int32_t variant;    // Brooks-Corey: 0 Mualem, 1 Burdine; Haverkamp: 0 power, 1 logarithm
   SoilTable table{};  // tabulated soils
+  SoilNetwork network{};
 };
 
 template <class Relation>
 constexpr bool is_tabulated = std::is_same_v<Relation, Tabulated>;
+
+// What a relation reads besides a cell's own values: its table, its weights, or the variant.
+template <class Relation>
+DGPDE_HD const auto& soil_shared(const SoilModel& m) {
+  if constexpr (is_tabulated<Relation>)
+    return m.table;
+  else if constexpr (std::is_same_v<Relation, Network>)
+    return m.network;
+  else
+    return m.variant;
+}
+template <class Relation>
+constexpr bool reads_shared = is_tabulated<Relation> || std::is_same_v<Relation, Network>;
 
 #ifdef __CUDACC__
 // A GPU thread keeps what it can in registers. What it passes to a function by reference it cannot, and with one
@@ -96,10 +115,7 @@ template <class V, class A, class D>
 DGPDE_BY_REFERENCE void soil_prepare(const SoilModel& m, const A& raw, const D& d) {
   with_relation(m.kind, [&](auto relation) {
     using Relation = decltype(relation);
-    if constexpr (is_tabulated<Relation>)
-      Relation::template prepare<V>(m.table, raw, d);
-    else
-      Relation::template prepare<V>(m.variant, raw, d);
+    Relation::template prepare<V>(soil_shared<Relation>(m), raw, d);
   });
 }
 
@@ -107,8 +123,8 @@ template <class V, class D>
 DGPDE_BY_REFERENCE void soil_wet_suction(const SoilModel& m, const D& d, V& h) {
   with_relation(m.kind, [&](auto relation) {
     using Relation = decltype(relation);
-    if constexpr (is_tabulated<Relation>)
-      h = Relation::template wet_suction<V>(m.table, d);
+    if constexpr (reads_shared<Relation>)
+      h = Relation::template wet_suction<V>(soil_shared<Relation>(m), d);
     else
       h = Relation::template wet_suction<V>(d);
   });
@@ -129,8 +145,8 @@ template <bool kPartials, class V, class D>
 DGPDE_HD void soil_point(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
   with_relation(m.kind, [&](auto relation) {
     using Relation = decltype(relation);
-    if constexpr (is_tabulated<Relation>)
-      Relation::template evaluate<kPartials>(m.table, d, psi, p, dtheta, dkr);
+    if constexpr (reads_shared<Relation>)
+      Relation::template evaluate<kPartials>(soil_shared<Relation>(m), d, psi, p, dtheta, dkr);
     else
       Relation::template evaluate<kPartials>(d, psi, p, dtheta, dkr);
   });
@@ -161,7 +177,7 @@ DGPDE_BY_REFERENCE void soil_evaluate(const SoilModel& m, const D& d, V psi, Soi
 }
 
 // As soil_evaluate, with the derivatives of theta and kr in each raw parameter. Tabulated: in the 8 numbers of the
-// table that start at Tabulated::table_offset().
+// table that start at Tabulated::places().
 template <class V, class D>
 DGPDE_BY_REFERENCE void soil_partials(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
 #ifdef __CUDACC__
@@ -171,10 +187,12 @@ DGPDE_BY_REFERENCE void soil_partials(const SoilModel& m, const D& d, V psi, Soi
 #endif
 }
 
-// Two cells at a time, in less than twice the time of one. With partials dtheta and dkr hold one pair a parameter.
-template <bool kPartials, class V, class D>
-DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const Duo<V>& psi, SoilPoint<Duo<V>>& p,
-                                 Duo<V>* dtheta, Duo<V>* dkr) {
+// Two cells at a time, in less than twice the time of one. The pair of points is assigned to `point`; with partials
+// dtheta[i] and dkr[i] are assigned one pair a parameter.
+template <bool kPartials, class V, class D, class S, class P>
+DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const Duo<V>& psi, S& point,
+                                 const P& dtheta, const P& dkr) {
+  SoilPoint<Duo<V>> p{};
   with_relation(m.kind, [&](auto relation) {
     using Relation = decltype(relation);
     if constexpr (is_tabulated<Relation>) {  // reads its table lane by lane
@@ -185,10 +203,13 @@ DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const 
       p = {{a.theta, b.theta}, {a.kr, b.kr}, {a.capacity, b.capacity}, {a.dkr, b.dkr}};
       if constexpr (kPartials)
         for (int i = 0; i < kMaxRaw; ++i) dtheta[i] = {t[0][i], t[1][i]}, dkr[i] = {k[0][i], k[1][i]};
+    } else if constexpr (reads_shared<Relation>) {
+      Relation::template evaluate<kPartials>(soil_shared<Relation>(m), d, psi, p, dtheta, dkr);
     } else {
       Relation::template evaluate<kPartials>(d, psi, p, dtheta, dkr);
     }
   });
+  point = p;
 }
 
 }  // namespace DGPDE_ISA

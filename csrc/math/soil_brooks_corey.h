@@ -32,8 +32,8 @@ struct BrooksCorey {
     return d[2];
   }
 
-  template <bool kPartials, class V, class D>
-  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+  template <bool kPartials, class V, class D, class P>
+  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, P dtheta, P dkr) {
     const V range = d[1], psi_e = d[2], lam = d[3], e = d[4];
     const auto wet = psi >= -psi_e;
     const V h = select(wet, psi_e, -psi);

@@ -54,8 +54,8 @@ struct Durner {
     DGPDE_HD V a_n() const { return -(RealOf<V>(1) - s.a) * (s.log_f / (n * n) + m * s.g * s.lx); }
   };
 
-  template <bool kPartials, class V, class D>
-  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+  template <bool kPartials, class V, class D, class P>
+  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, P dtheta, P dkr) {
     using R = RealOf<V>;
     const V one = broadcast<V>(1);
     const V range = d[1], w2 = d[8], l = d[9], weight = d[10];

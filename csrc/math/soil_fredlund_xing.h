@@ -39,8 +39,8 @@ struct FredlundXing {
     return broadcast<V>(dry);
   }
 
-  template <bool kPartials, class V, class D>
-  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+  template <bool kPartials, class V, class D, class P>
+  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, P dtheta, P dkr) {
     using R = RealOf<V>;
     const V one = broadcast<V>(1), end = broadcast<V>(dry);
     const V theta_s = d[1], n = d[3], m = d[4], power = d[5], s_r = d[6], inv_m = d[8];

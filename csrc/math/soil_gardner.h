@@ -22,8 +22,8 @@ struct Gardner {
     return RealOf<V>(1) / V(d[2]);
   }
 
-  template <bool kPartials, class V, class D>
-  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+  template <bool kPartials, class V, class D, class P>
+  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, P dtheta, P dkr) {
     const V range = d[1], alpha = d[2];
     const auto wet = psi >= V{};
     const V e = vexp(alpha * select(wet, V{}, psi));

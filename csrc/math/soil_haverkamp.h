@@ -39,8 +39,8 @@ struct Haverkamp {
     return select(V(d[8]) > V{}, broadcast<V>(log_unit), V{});
   }
 
-  template <bool kPartials, class V, class D>
-  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+  template <bool kPartials, class V, class D, class P>
+  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, P dtheta, P dkr) {
     using R = RealOf<V>;
     const V one = broadcast<V>(1);
     const V range = d[1], beta = d[3], gamma = d[5];

@@ -31,8 +31,8 @@ struct Kosugi {
     return V(d[2]) * vexp(-sigma * sigma);
   }
 
-  template <bool kPartials, class V, class D>
-  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+  template <bool kPartials, class V, class D, class P>
+  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, P dtheta, P dkr) {
     using R = RealOf<V>;
     const V one = broadcast<V>(1);
     const V range = d[1], sigma = d[3], l = d[4], inv_sigma = d[6];

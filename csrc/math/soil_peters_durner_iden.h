@@ -49,8 +49,8 @@ struct PetersDurnerIden {
     return d[6];
   }
 
-  template <bool kPartials, class V, class D>
-  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+  template <bool kPartials, class V, class D, class P>
+  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, P dtheta, P dkr) {
     using R = RealOf<V>;
     const V one = broadcast<V>(1), zero{};
     const V theta_r = d[0], range = d[1], alpha = d[2], n = d[3], omega = d[4], l = d[5], h_0 = d[6], a = d[7];

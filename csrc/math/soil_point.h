@@ -8,7 +8,7 @@
 //   wet_suction(d)                      suction [m] near the inflection of theta(psi): Newton restarts from there
 //   evaluate<partials>(d, psi, p, dtheta, dkr)
 //                                       theta, kr and their slopes in psi; with partials also the derivatives of
-//                                       theta and kr in every raw parameter
+//                                       theta and kr in every raw parameter: dtheta[i] = ..., written once, never read
 // `raw` and `d` are indexable by parameter number: arrays or strided views.
 #pragma once
 

@@ -21,8 +21,8 @@ struct Saturated {
     return broadcast<V>(1e30);
   }
 
-  template <bool kPartials, class V, class D>
-  static DGPDE_HD void evaluate(const D& d, V, SoilPoint<V>& p, V* dtheta, V* dkr) {
+  template <bool kPartials, class V, class D, class P>
+  static DGPDE_HD void evaluate(const D& d, V, SoilPoint<V>& p, P dtheta, P dkr) {
     p.theta = d[1];
     p.kr = broadcast<V>(1);
     p.capacity = V{};

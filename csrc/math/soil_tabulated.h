@@ -4,7 +4,7 @@
 //   wetter than knot 0: its values.   Drier than the last knot N: theta_N exp(theta'_N/theta_N (x - x_N)) and
 //   log kr_N + log kr'_N (x - x_N), which continue value and slope.
 // theta and kr depend on the two rows around x, which are 8 numbers side by side in memory: these are the raw
-// parameters of a cell. table_offset() says where they start, so a gradient in them is added to 8 places from there.
+// parameters of a cell. places() says where they start, so a gradient in them is added to 8 places from there.
 #pragma once
 
 #include <type_traits>
@@ -53,11 +53,39 @@ struct Tabulated {
     return suction;
   }
 
-  // Where the two rows around psi start in the table, in elements, for one lane.
+  // Where the two rows around psi start in the table, in elements, of every lane.
+  template <class V>
+  struct Places {
+    int64_t at[Lane<V>::width];
+  };
   template <class V, class D>
-  static DGPDE_HD int64_t table_offset(const SoilTable& table, const D& d, V psi, int lane) {
-    const RealOf<V> x = get(position(table, psi, is_wet(table, psi)), lane);
-    return 4 * (table.knots * static_cast<int64_t>(get(V(d[2]), lane)) + interval(table, x));
+  static DGPDE_HD Places<V> places(const SoilTable& table, const D& d, V psi) {
+    const V x = position(table, psi, is_wet(table, psi)), kind = d[2];
+    Places<V> p;
+    for (int lane = 0; lane < Lane<V>::width; ++lane)
+      p.at[lane] = 4 * (table.knots * static_cast<int64_t>(get(kind, lane)) + interval(table, get(x, lane)));
+    return p;
+  }
+
+  // Adds x[0..7], the gradients of the 8 numbers of a cell, to a lane's place in `sum` and what the additions lose of
+  // them to its place in `rest` (Knuth's two-sum): the two together keep the sum to twice the precision.
+  template <class V>
+  static DGPDE_HD void add_rows(V* x, const Places<V>& places, int64_t first_column, int64_t columns, RealOf<V>* sum,
+                                RealOf<V>* rest) {
+    using R = RealOf<V>;
+    constexpr int W = Lane<V>::width;
+    R row[W][8];
+    transpose(x, row);
+    for (int lane = 0; lane < W && first_column + lane < columns; ++lane) {
+      R *s = sum + places.at[lane], *q = rest + places.at[lane], after[8], lost[8];
+      for (int i = 0; i < 8; ++i) {
+        const R before = s[i];
+        after[i] = before + row[lane][i];
+        const R part = after[i] - before;
+        lost[i] = q[i] + ((before - (after[i] - part)) + (row[lane][i] - part));
+      }
+      for (int i = 0; i < 8; ++i) s[i] = after[i], q[i] = lost[i];
+    }
   }
 
   template <bool kPartials, class V, class D>
@@ -106,29 +134,51 @@ struct Tabulated {
   }
 
  private:
+  // row[lane][j] from x[j].
+  template <class V>
+  static DGPDE_HD void transpose(V* x, RealOf<V> (*row)[8]) {
+#ifdef __AVX512F__
+    if constexpr (std::is_same_v<V, PackD>) {
+      PackD r[8];
+      transpose(x, r);
+      for (int k = 0; k < 8; ++k) std::memcpy(row[k], &r[k], sizeof(PackD));
+      return;
+    }
+#endif
+    for (int lane = 0; lane < Lane<V>::width; ++lane)
+      for (int j = 0; j < 8; ++j) row[lane][j] = get(x[j], lane);
+  }
+#ifdef __AVX512F__
+  // 8 x 8 numbers, a row a register; a is used up.
+  static DGPDE_HD void transpose(PackD* a, PackD* r) {
+    PackD b[8];
+    const PackL low1 = {0, 8, 2, 10, 4, 12, 6, 14}, high1 = {1, 9, 3, 11, 5, 13, 7, 15};
+    const PackL low2 = {0, 1, 8, 9, 4, 5, 12, 13}, high2 = {2, 3, 10, 11, 6, 7, 14, 15};
+    const PackL low4 = {0, 1, 2, 3, 8, 9, 10, 11}, high4 = {4, 5, 6, 7, 12, 13, 14, 15};
+    for (int k = 0; k < 8; k += 2) {
+      b[k] = __builtin_shuffle(a[k], a[k + 1], low1);
+      b[k + 1] = __builtin_shuffle(a[k], a[k + 1], high1);
+    }
+    for (int k = 0; k < 8; k += 4)
+      for (int i = 0; i < 2; ++i) {
+        a[k + i] = __builtin_shuffle(b[k + i], b[k + i + 2], low2);
+        a[k + i + 2] = __builtin_shuffle(b[k + i], b[k + i + 2], high2);
+      }
+    for (int k = 0; k < 4; ++k) {
+      r[k] = __builtin_shuffle(a[k], a[k + 4], low4);
+      r[k + 4] = __builtin_shuffle(a[k], a[k + 4], high4);
+    }
+  }
+#endif
+
   // r[j] lane by lane from row[lane][j]: eight numbers side by side in each row.
   template <class V>
   static DGPDE_HD void gather(const RealOf<V>* const* row, V* r) {
 #ifdef __AVX512F__
-    if constexpr (std::is_same_v<V, PackD>) {  // a row is one register: transpose 8 x 8
-      PackD a[8], b[8];
+    if constexpr (std::is_same_v<V, PackD>) {
+      PackD a[8];
       for (int k = 0; k < 8; ++k) std::memcpy(&a[k], row[k], sizeof(PackD));
-      const PackL low1 = {0, 8, 2, 10, 4, 12, 6, 14}, high1 = {1, 9, 3, 11, 5, 13, 7, 15};
-      const PackL low2 = {0, 1, 8, 9, 4, 5, 12, 13}, high2 = {2, 3, 10, 11, 6, 7, 14, 15};
-      const PackL low4 = {0, 1, 2, 3, 8, 9, 10, 11}, high4 = {4, 5, 6, 7, 12, 13, 14, 15};
-      for (int k = 0; k < 8; k += 2) {
-        b[k] = __builtin_shuffle(a[k], a[k + 1], low1);
-        b[k + 1] = __builtin_shuffle(a[k], a[k + 1], high1);
-      }
-      for (int k = 0; k < 8; k += 4)
-        for (int i = 0; i < 2; ++i) {
-          a[k + i] = __builtin_shuffle(b[k + i], b[k + i + 2], low2);
-          a[k + i + 2] = __builtin_shuffle(b[k + i], b[k + i + 2], high2);
-        }
-      for (int k = 0; k < 4; ++k) {
-        r[k] = __builtin_shuffle(a[k], a[k + 4], low4);
-        r[k + 4] = __builtin_shuffle(a[k], a[k + 4], high4);
-      }
+      transpose(a, r);
       return;
     }
 #endif

@@ -25,10 +25,11 @@ struct VanGenuchten {
   static constexpr int n_derived = 9;  // theta_r, theta_s - theta_r, alpha, n, l, h_e, 1/Se(h_e), 1/A(h_e), m
 
   template <class V>
-  struct Shape {  // the functions of h that both passes need
-    V lx, f, g, log_f, log_se, root_se, se, a, big_g,
-        inv_h;  // log(alpha h), f, 1 - f, log f, log Se, Se^(1/2), Se, A,
-  };  // f^m, 1/h
+  struct Shape {                         // the functions of h that both passes need
+    V lx, f, g, log_f, log1p_y, log_se;  // log(alpha h), f, 1 - f, log f, log(1 + y), log Se
+    V root_se, se, a, big_g;             // Se^(1/2), Se, A, f^m
+    V inv_ah, inv_h;                     // 1/(alpha h), 1/h
+  };
 
   template <class V>
   static DGPDE_HD Shape<V> shape(V alpha, V n, V m, V h) {
@@ -37,6 +38,7 @@ struct VanGenuchten {
     Shape<V> s;
     const V ah = alpha * h;
     const V inv_ah = one / ah;
+    s.inv_ah = inv_ah;
     s.inv_h = alpha * inv_ah;
     s.lx = vlog(ah);
     const V ly = n * s.lx;
@@ -51,7 +53,8 @@ struct VanGenuchten {
     s.f = select(dry, near, far);
     s.g = select(dry, far, near);
     s.log_f = select(dry, V{}, ly) - log1p_q;
-    s.log_se = -m * (select(dry, ly, V{}) + log1p_q);
+    s.log1p_y = select(dry, ly, V{}) + log1p_q;
+    s.log_se = -m * s.log1p_y;
     const V e = expm1_small(R(-0.5) * m * log1p_q);
     const V root_e = one + e;
     s.root_se = select(dry, root_e * w, root_e);
@@ -96,8 +99,8 @@ struct VanGenuchten {
     return d[5];
   }
 
-  template <bool kPartials, class V, class D>
-  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+  template <bool kPartials, class V, class D, class P>
+  static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, P dtheta, P dkr) {
     using R = RealOf<V>;
     const V one = broadcast<V>(1);
     const V range = d[1], alpha = d[2], n = d[3], l = d[4], h_e = d[5], inv_sc = d[6], inv_ac = d[7], m = d[8];
@@ -121,39 +124,40 @@ struct VanGenuchten {
     p.capacity = select(wet, V{}, range * sat * slope * s.f);
     p.dkr = select(wet, V{}, slope * c2 * s.a * (l * s.f * s.a + R(2) * s.g * big_g));
     if constexpr (kPartials) {
-      const V inv_n = R(1) / n;
-      const V inv_n2 = inv_n * inv_n;
-      // d log Se and d A in alpha and n
-      V ds_alpha = -(n - one) * s.f / alpha;
-      V ds_n = s.log_se * inv_n2 / m - m * s.f * s.lx;
-      const V da_alpha = -(n - one) * s.g * big_g / alpha;
+      // alpha scales h: where there is no air entry, alpha d/dalpha = h d/dh
+      const V inv_alpha = h * s.inv_ah, scale = -h * inv_alpha;
+      const V inv_n = one - m, inv_n2 = inv_n * inv_n;
+      const V range_sat = range * sat;
+      V theta_alpha = scale * p.capacity, kr_alpha = scale * p.dkr;
+      // d log S and d A in n
+      V ds_n = -(s.log1p_y * inv_n2 + m * s.f * s.lx);
       const V da_n = -big_g * (s.log_f * inv_n2 + m * s.g * s.lx);
-      V dac_alpha = V{}, dac_n = V{}, ds_entry = V{}, dac_entry = V{};  // d log A(h_e)
+      V kr_n = R(2) * c2 * s.a * da_n, theta_entry{}, kr_entry{};
       if (any(entry)) {
         const V he = select(entry, h_e, one);
         const Shape<V> c = shape(alpha, n, m, he);
-        const V gc = c.big_g;
-        ds_alpha = ds_alpha + select(entry, (n - one) * c.f / alpha, V{});
-        ds_n = ds_n - select(entry, c.log_se * inv_n2 / m - m * c.f * c.lx, V{});
-        ds_entry = select(entry, (n - one) * c.f / he, V{});
-        dac_alpha = select(entry, -(n - one) * c.g * gc / (alpha * c.a), V{});
-        dac_n = select(entry, -gc * (c.log_f * inv_n2 + m * c.g * c.lx) / c.a, V{});
-        dac_entry = select(entry, -(n - one) * c.g * gc / (he * c.a), V{});
+        const V kr = p.kr, ds_log = (n - one) * c.f, dac_log = -(n - one) * c.g * c.big_g / c.a;  // in log h_e
+        const V kr_log = kr * (l * ds_log - R(2) * dac_log);
+        theta_alpha = theta_alpha + select(entry, range_sat * ds_log * inv_alpha, V{});
+        kr_alpha = kr_alpha + select(entry, kr_log * inv_alpha, V{});
+        ds_n = ds_n + select(entry, c.log1p_y * inv_n2 + m * c.f * c.lx, V{});
+        const V dac_n = -c.big_g * (c.log_f * inv_n2 + m * c.g * c.lx) / c.a;
+        kr_n = kr_n - select(entry, R(2) * kr * dac_n, V{});
+        theta_entry = select(entry, range_sat * ds_log / he, V{});
+        kr_entry = select(entry, kr_log / he, V{});
       }
-      const V kr = p.kr;
-      const V two_c2a = R(2) * c2 * s.a;
       dtheta[0] = select(wet, V{}, one - sat);
       dtheta[1] = select(wet, one, sat);
-      dtheta[2] = select(wet, V{}, range * sat * ds_alpha);
-      dtheta[3] = select(wet, V{}, range * sat * ds_n);
+      dtheta[2] = select(wet, V{}, theta_alpha);
+      dtheta[3] = select(wet, V{}, range_sat * ds_n);
       dtheta[4] = V{};
-      dtheta[5] = select(wet, V{}, range * sat * ds_entry);
+      dtheta[5] = select(wet, V{}, theta_entry);
       dkr[0] = V{};
       dkr[1] = V{};
-      dkr[2] = select(wet, V{}, kr * (l * ds_alpha - R(2) * dac_alpha) + two_c2a * da_alpha);
-      dkr[3] = select(wet, V{}, kr * (l * ds_n - R(2) * dac_n) + two_c2a * da_n);
-      dkr[4] = select(wet, V{}, kr * log_sat);
-      dkr[5] = select(wet, V{}, kr * (l * ds_entry - R(2) * dac_entry));
+      dkr[2] = select(wet, V{}, kr_alpha);
+      dkr[3] = select(wet, V{}, p.kr * l * ds_n + kr_n);
+      dkr[4] = select(wet, V{}, p.kr * log_sat);
+      dkr[5] = select(wet, V{}, kr_entry);
     }
   }
 };

@@ -16,6 +16,14 @@ inline namespace DGPDE_ISA {
 
 DGPDE_HD double vsqrt(double x) { return ::sqrt(x); }
 DGPDE_HD float vsqrt(float x) { return ::sqrtf(x); }
+// 1/sqrt(x) for normal numbers x > 0, to 2 units in the last place.
+#ifdef __CUDA_ARCH__
+DGPDE_HD double vrsqrt(double x) { return ::rsqrt(x); }
+DGPDE_HD float vrsqrt(float x) { return ::rsqrtf(x); }
+#else
+DGPDE_HD double vrsqrt(double x) { return 1.0 / ::sqrt(x); }
+DGPDE_HD float vrsqrt(float x) { return 1.0f / ::sqrtf(x); }
+#endif
 DGPDE_HD double vexp(double x) { return ::exp(x); }
 DGPDE_HD float vexp(float x) { return ::expf(x); }
 DGPDE_HD double vexpm1(double x) { return ::expm1(x); }
@@ -53,6 +61,23 @@ DGPDE_HD PackF vsqrt(PackF x) {
   for (int i = 0; i < Lane<PackF>::width; ++i) x[i] = __builtin_sqrtf(x[i]);
   return x;
 }
+
+#ifdef __AVX512F__
+// 14 bits, doubled by every Newton step.
+DGPDE_HD PackD vrsqrt(PackD x) {
+  PackD y = (PackD)_mm512_maskz_rsqrt14_pd(0xff, (__m512d)x);
+  const PackD half = 0.5 * x;
+  y = y * (1.5 - half * y * y);
+  return y * (1.5 - half * y * y);
+}
+DGPDE_HD PackF vrsqrt(PackF x) {
+  const PackF y = (PackF)_mm512_maskz_rsqrt14_ps(0xffff, (__m512)x);
+  return y * (1.5f - 0.5f * x * y * y);
+}
+#else
+DGPDE_HD PackD vrsqrt(PackD x) { return 1.0 / vsqrt(x); }
+DGPDE_HD PackF vrsqrt(PackF x) { return 1.0f / vsqrt(x); }
+#endif
 
 // x = k ln 2 + r with |r| <= ln(2)/2. Adding and taking away 1.5 * 2^52 (2^23) rounds to the nearest integer;
 // the integer then stands in the low bits of the sum.

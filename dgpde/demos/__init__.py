@@ -6,7 +6,7 @@ pumping     pumping tests: transmissivity and storativity from drawdown, two num
 vauclin     a rising water table in a slab of sand, simulated with the authors' own curves
 tables      the files of `dgpde/data` as tensors
 crop        FAO-56 dual crop coefficients, root growth
-soils       priors from the catalogue, the transformed parameter space, the map from a plot to its soil
+soils       priors from the catalogue, the transformed parameter space
 fit         the training loop
 score       baselines and the table of errors
 """

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import dgpde
 from dgpde.demos import crop
-from dgpde.demos.soils import AIR_ENTRY, NAMES, PlotToSoil, SoilPrior, head_of_moisture, logit
+from dgpde.demos.soils import AIR_ENTRY, NAMES, SoilPrior, head_of_moisture, logit
 from dgpde.demos.tables import DAY, Maricopa
 
 PLANTING = dt.date(2018, 4, 20)
@@ -113,7 +113,7 @@ class Cotton(nn.Module):
         self.offset_spread = offset_spread
         self.prior = SoilPrior.from_catalogue(textures)
         self.features = known_of_plots(data, split.train_plots)
-        self.map = PlotToSoil(self.features.shape[-1])
+        self.map = dgpde.ParameterNet(self.features.shape[-1], self.prior.ranges[0], hidden=(24,))
         self.offset = nn.Parameter(
             torch.zeros(len(split.train_plots), len(LAYER_BOTTOMS), len(NAMES), dtype=torch.float64)
         )
@@ -179,7 +179,7 @@ class Cotton(nn.Module):
 
     def coordinates(self, plots: Tensor, own: bool) -> Tensor:
         """Standardised soil coordinates z [c, 6 layers, 5] of plots, with their own offsets or by the map alone."""
-        z = self.map(self.features[plots])
+        z = self.map.coordinates(self.features[plots])
         if not own:
             return z
         row = torch.full((len(self.data.plots),), -1, dtype=torch.long)

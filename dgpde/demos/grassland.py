@@ -59,8 +59,7 @@ class Grassland(nn.Module):
         priors = [
             SoilPrior.from_catalogue([TEXTURES[name]], theta_s_bounds=(0.30, 0.55)) for name in data.stations
         ]
-        centre = torch.stack([prior.centre for prior in priors])[:, None, :]  # [s, 1, 5]
-        self.prior = SoilPrior(centre, priors[0].spread, priors[0].theta_r_bounds, priors[0].theta_s_bounds)
+        self.prior = SoilPrior(tuple(prior.ranges[0] for prior in priors))
         self.z = nn.Parameter(torch.zeros(stations, 5, 5, dtype=torch.float64))
         # Standardised logarithms of factors on transpiration, evaporation, root depth and root-profile shape.
         self.vegetation = nn.Parameter(torch.zeros(4, stations, dtype=torch.float64))

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+import dgpde
 from dgpde.demos.tables import DAY, read_csv
+from dgpde.parameter_net import values_of
 
 # m. Without an air entry, kr of a soil with n < 2 is infinitely steep at saturation, which is neither physical nor
 # good for Newton: Vogel, van Genuchten and Cislerova (2001) advise 2 cm, Ippisch, Vogel and Bastian (2006) say why.
@@ -46,18 +48,15 @@ def logit(x: float) -> float:
 class SoilPrior:
     """A Gaussian prior in a space where every point is a valid soil.
 
-    Coordinates: logit of theta_r and of theta_s between their bounds, log alpha, log(n - 1), log k_sat, and all
-    five are standardised: z = 0 is the prior's median, z = 1 is one standard deviation from it.
+    Coordinates (those of ``dgpde.Range``): logit of theta_r and of theta_s between their bounds, log alpha,
+    log(n - 1), log k_sat, and all five are standardised: z = 0 is the prior's median, z = 1 is one standard
+    deviation from it.
 
     Attributes:
-        centre, spread: median and standard deviation of the coordinates, shape [..., 5], broadcast against z.
-        theta_r_bounds, theta_s_bounds: open intervals [-].
+        ranges: one set of ranges for all places, or one for each, along the first dimension of z.
     """
 
-    centre: Tensor
-    spread: Tensor
-    theta_r_bounds: tuple[float, float] = (0.0, 0.12)
-    theta_s_bounds: tuple[float, float] = (0.33, 0.50)
+    ranges: tuple[dict[str, dgpde.Range], ...]
 
     @classmethod
     def from_catalogue(
@@ -75,38 +74,27 @@ class SoilPrior:
                 n - 1 and 3.7 in k_sat, near the scatter within a class of Carsel and Parrish (1988), table 6.
             theta_r_bounds, theta_s_bounds: open intervals [-] that must hold the catalogue's values.
         """
-        rows = []
-        for texture in textures:
-            soil = catalogue(texture)
-            scaled = [
-                (soil[name] - low) / (high - low)
-                for name, (low, high) in (("theta_r", theta_r_bounds), ("theta_s", theta_s_bounds))
-            ]
-            if not all(0.0 < value < 1.0 for value in scaled):
-                raise ValueError(f"theta bounds do not hold theta_r and theta_s of {texture!r}; widen them")
-            rows.append(
-                [
-                    logit(scaled[0]),
-                    logit(scaled[1]),
-                    math.log(soil["alpha"]),
-                    math.log(soil["n"] - 1.0),
-                    math.log(soil["k_sat"]),
-                ]
-            )
-        centre = torch.tensor(rows, dtype=torch.float64).mean(dim=0)
-        return cls(centre, torch.tensor(list(spread), dtype=torch.float64), theta_r_bounds, theta_s_bounds)
+        found = [catalogue(texture) for texture in textures]
+        for name, (low, high) in (("theta_r", theta_r_bounds), ("theta_s", theta_s_bounds)):
+            for texture, soil in zip(textures, found, strict=True):
+                if not low < soil[name] < high:
+                    raise ValueError(f"{name}_bounds do not hold {name} of {texture!r}; widen them")
+        bounds = {"theta_r": theta_r_bounds, "theta_s": theta_s_bounds, "n": (1.0, math.inf)}
+        ranges = {}
+        for name, deviation in zip(NAMES, spread, strict=True):
+            low, high = bounds.get(name, (0.0, math.inf))
+            first = dgpde.Range(found[0][name], low, high)
+            mean = sum(first.coordinate(soil[name]) for soil in found) / len(found)
+            median = first.value(torch.tensor(mean, dtype=torch.float64)).item()
+            ranges[name] = dgpde.Range(median, low, high, spread=deviation)
+        return cls((ranges,))
 
     def soil(self, z: Tensor) -> dict[str, Tensor]:
         """Parameters by name, shape [...], from standardised coordinates z [..., 5]."""
-        theta_r, theta_s, log_alpha, log_n1, log_k = (self.centre + self.spread * z).unbind(-1)
-        (r_low, r_high), (s_low, s_high) = self.theta_r_bounds, self.theta_s_bounds
-        return {
-            "theta_r": r_low + (r_high - r_low) * torch.sigmoid(theta_r),
-            "theta_s": s_low + (s_high - s_low) * torch.sigmoid(theta_s),
-            "alpha": torch.exp(log_alpha),
-            "n": 1.0 + torch.exp(log_n1),
-            "k_sat": torch.exp(log_k),
-        }
+        if len(self.ranges) == 1:
+            return values_of(self.ranges[0], z)
+        places = [values_of(ranges, part) for ranges, part in zip(self.ranges, z, strict=True)]
+        return {name: torch.stack([place[name] for place in places]) for name in NAMES}
 
 
 def head_of_moisture(
@@ -122,22 +110,3 @@ def head_of_moisture(
     m = 1.0 - 1.0 / soil["n"]
     saturation = saturation * (1.0 + (soil["alpha"] * AIR_ENTRY) ** soil["n"]) ** -m
     return -(((saturation ** (-1.0 / m)) - 1.0) ** (1.0 / soil["n"])) / soil["alpha"]
-
-
-class PlotToSoil(nn.Module):
-    """A small network from what is known of each layer of each place to its soil's coordinates z.
-
-    [n, layers, features] -> [n, layers, 5], float64. The last layer starts at zero: before training every soil
-    is the prior's median.
-    """
-
-    def __init__(self, features: int, hidden: int = 24) -> None:
-        super().__init__()
-        self.first = nn.Linear(features, hidden, dtype=torch.float64)
-        self.last = nn.Linear(hidden, len(NAMES), dtype=torch.float64)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Coordinates z [n, layers, 5]."""
-        return self.last(torch.tanh(self.first(features)))

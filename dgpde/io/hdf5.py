@@ -12,7 +12,8 @@ Sections and domains, whose fields have the shape of the grid, (nz, nx) or (nz, 
 
     /psi /theta /saturation [S, *grid]; [S, m] of the m cells that a run with save_cells kept, /cells [m]
     /ponding [T + 1, *top]   /<side>_flux [T, *side] for every side   /runoff /uptake /evaporation [T, *top]
-    /grid/dz /dy /dx (sizes) /z /y /x (centres), /grid/active [*grid] when some cells take no part
+    /grid/dz /dy /dx (sizes) /z /y /x (centres), /grid/active [*grid] when some cells take no part;
+    over terrain /grid/surface [*top], and /grid/corners [nz + 1, ny + 1, nx + 1, 3]
     /system/status ... [1], what is one number for cells that stand or fall together
 
 Every dataset has the attributes ``units`` and ``long_name``, and labels on its dimensions.
@@ -173,8 +174,10 @@ def _chunks(dims: Sequence[str], shape: Sequence[int], itemsize: int) -> tuple[i
     return tuple(chunks)
 
 
-def put_header(file: h5py.File, grid: Grid, times: Tensor, saved: Sequence[int]) -> None:
-    """Format, grid and axes."""
+def put_header(
+    file: h5py.File, grid: Grid, times: Tensor, saved: Sequence[int], cells: Tensor | None = None
+) -> None:
+    """Format, grid and axes, and the cells that are kept when these are not all."""
     from dgpde import __version__
 
     file.attrs["format"] = FORMAT
@@ -183,6 +186,8 @@ def put_header(file: h5py.File, grid: Grid, times: Tensor, saved: Sequence[int])
     file.attrs["status_text"] = [f"{code}: {text}" for code, text in STATUS_TEXT.items()]
     put(file, "time", AXES["time"], times)
     put(file, "saved", AXES["saved"], torch.tensor(saved, dtype=torch.int64))
+    if cells is not None:
+        put(file, "cells", AXES["cells"], cells)
     group = file.create_group("grid")
     group.attrs["gravity"] = grid.gravity
     group.attrs["z_bottom"] = grid.z_bottom
@@ -190,6 +195,13 @@ def put_header(file: h5py.File, grid: Grid, times: Tensor, saved: Sequence[int])
     group.attrs["kind"] = KINDS[grid_axes(grid)]
     for name, value in axis_values(grid).items():
         put(group, name, AXES[name], value)
+    if grid.surface is not None:
+        quantity = Quantity(
+            "m", "elevation of the land surface, which the layers follow", grid_axes(grid)[1:]
+        )
+        put(group, "surface", quantity, grid.surface)
+        quantity = Quantity("m", "x, y and z of the corners of the cells", ("z", "y", "x", "axis"))
+        put(group, "corners", quantity, corners(grid))
     if grid.active is not None:
         quantity = Quantity("1", "1 where a cell takes part, 0 where it does not", grid_axes(grid))
         put(group, "active", quantity, grid.active.to(torch.uint8))
@@ -197,11 +209,27 @@ def put_header(file: h5py.File, grid: Grid, times: Tensor, saved: Sequence[int])
 
 def axis_values(grid: Grid) -> dict[str, Tensor]:
     """Sizes and centres of the cells along each axis with a length, [size of the axis] m."""
-    found = {"dz": grid.dz, "z": grid.z.flatten()}
+    found = {"dz": grid.dz, "z": grid.layers}
     if grid.lateral:
         for name, sizes in zip(grid_axes(grid)[1:], grid.spacing[1:], strict=True):
             found |= {f"d{name}": sizes, name: sizes.cumsum(0) - 0.5 * sizes}
     return found
+
+
+def corners(grid: Grid) -> Tensor:
+    """[nz + 1, ny + 1, nx + 1, 3] x, y, z of the corners of the cells over terrain, m; a section is 1 m wide.
+
+    The elevation of a corner is the mean of those of the columns around it.
+    """
+    assert grid.lift is not None
+    zero = torch.zeros(1, dtype=torch.float64)
+    lift = grid.lift if len(grid.shape) == 3 else grid.lift[None]
+    wide = [torch.cat([zero, sizes.cumsum(0)]) for sizes in grid.spacing[1:]]
+    y, x = wide if len(wide) == 2 else (torch.cat([zero, zero + 1.0]), wide[0])
+    padded = torch.nn.functional.pad(lift[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
+    base = 0.25 * (padded[1:, 1:] + padded[:-1, 1:] + padded[1:, :-1] + padded[:-1, :-1])
+    z = grid.z_faces[:, None, None] + base
+    return torch.stack([x.expand_as(z), y[:, None].expand_as(z), z], -1)
 
 
 def put_report(file: h5py.File, report: Report) -> None:
@@ -254,12 +282,10 @@ def write_solution(path: str | Path, solution: Solution, *, theta: bool = True) 
     target = Path(path)
     temporary = target.with_name(target.name + ".tmp")
     with h5py.File(temporary, "w") as file:
-        put_header(file, solution.grid, solution.times, solution.saved)
+        put_header(file, solution.grid, solution.times, solution.saved, solution.cells)
         quantities = field_quantities(solution.grid, solution.cells is not None)
         for name, value in trajectory(solution, theta).items():
             put(file, name, quantities[name], value)
-        if solution.cells is not None:
-            put(file, "cells", AXES["cells"], solution.cells)
         put_report(file, solution.report())
     publish(temporary, target)
 
@@ -338,7 +364,8 @@ def _grid(group: h5py.Group, columns: int | None = None) -> Grid:
         return Grid.columns(count, dz, gravity=float(group.attrs["gravity"]), z_bottom=z_bottom)
     spacing = [dz, *(group[name][...] for name in ("dy", "dx") if name in group)]
     active = torch.from_numpy(group["active"][...]).bool() if "active" in group else None
-    return Grid([sizes.size for sizes in spacing], spacing, active, z_bottom=z_bottom)
+    surface = group["surface"][...] if "surface" in group else None
+    return Grid([sizes.size for sizes in spacing], spacing, active, z_bottom=z_bottom, surface=surface)
 
 
 def _pick(count: int, columns: Sequence[int] | slice | None) -> slice | list[int]:

@@ -1,15 +1,14 @@
 """A run that is written to disk as it is computed, and can be resumed after a kill.
 
 An HDF5 file that is being written when its process is killed may be lost. So each block of intervals becomes
-a file of its own, in the folder ``<path>.parts``, under a temporary name until it is whole. The last block
-holds
-the state from which the run goes on: psi, ponding and the next step of each column. When all are there they
-are copied, one at a time, into the one file that was asked for, and the folder is removed.
+a file of its own, in the folder ``<path>.parts``, under a temporary name until it is whole. The last block holds
+the state from which the run goes on: psi, ponding and the next step of each column, or of the field. When all are
+there they are copied, one at a time, into the one file that was asked for, beside which an XDMF file describes a
+section or a domain, and the folder is removed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -21,24 +20,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dgpde.assembly import Setup, compact_view, kept_in, set_up
-from dgpde.boundary import Atmosphere
-from dgpde.errors import failure
+from dgpde.assembly import Save, Times, check_start, compact_view, set_up
+from dgpde.field import set_up_field
 from dgpde.frame import is_number
 from dgpde.io import hdf5
-from dgpde.kernels.column_flow.problem import STATUS_TEXT, ColumnResult, Report
+from dgpde.io.parts import ColumnRun, Part, Parted, RunOfField
+from dgpde.io.xdmf import View, write_view, xdmf_beside
+from dgpde.kernels.column_flow.problem import Report
 from dgpde.options import SolveOptions
-from dgpde.solution import actual_evaporation, joined_report, masked_after_failure, show_progress
+from dgpde.progress import ProgressBar
+from dgpde.series import Value
+from dgpde.solution import joined_report
 
 if TYPE_CHECKING:
-    from dgpde.richards import Block, Richards
+    from dgpde.richards import Richards
 
-BLOCK_BYTES = 256 << 20
-FEWEST_BLOCKS = 20  # so that a kill loses little of a run that would fit in one block
 HEADER = "run.h5"
 
 
-def start(flow: Richards, path: str | Path, setup: Setup, block: int | None, progress: bool) -> Path:
+def start(run: Parted, path: str | Path, block: int | None, progress: bool) -> Path:
     """Begin a run; see ``Richards.stream``."""
     target = Path(path)
     parts = _parts(target)
@@ -47,28 +47,30 @@ def start(flow: Richards, path: str | Path, setup: Setup, block: int | None, pro
             raise FileExistsError(
                 f"path {existing} exists; choose another name, remove it, or go on with Richards.resume"
             )
-    if setup.problem.options.record_steps:
+    if run.flow.grid.lateral and xdmf_beside(target) == target:
+        raise ValueError(f"path {target} is that of the XDMF file beside it; give it another ending, as .h5")
+    if run.options.record_steps:
         raise ValueError(
             "options.record_steps cannot be kept by a run that is streamed; use solve and to_hdf5"
         )
     if block is None:
-        block = default_block(setup)
+        block = run.default_block()
     elif isinstance(block, bool) or not isinstance(block, int):
         raise TypeError(f"block must be an integer, not {type(block).__name__}")
     elif block < 1:
         raise ValueError(f"block must be at least 1 interval, it is {block}")
-    _check_no_gradient(setup)
+    _check_no_gradient(run)
     parts.mkdir(parents=True)
     temporary = parts / (HEADER + ".tmp")
     with h5py.File(temporary, "w") as file:
-        hdf5.put_header(file, flow.grid, setup.problem.times, setup.problem.save)
+        hdf5.put_header(file, run.flow.grid, run.times, run.save, run.cells)
         file.attrs["block"] = block
-        file.attrs["options"] = json.dumps(_plain(setup.problem.options))
-        file.attrs["fingerprint"] = fingerprint(setup)
-        file["psi0"] = compact_view(setup.psi0).detach().cpu().numpy()
-        file["ponding0"] = compact_view(setup.ponding0).detach().cpu().numpy()
+        file.attrs["options"] = json.dumps(_plain(run.options))
+        file.attrs["fingerprint"] = run.fingerprint()
+        file["psi0"] = compact_view(run.psi0).detach().cpu().numpy()
+        file["ponding0"] = compact_view(run.ponding0).detach().cpu().numpy()
     hdf5.publish(temporary, parts / HEADER)
-    return _run(flow, target, setup, block, 0, None, progress)
+    return _run(run, target, block, 0, None, progress)
 
 
 def resume(flow: Richards, path: str | Path, options: SolveOptions | None, progress: bool) -> Path:
@@ -88,91 +90,68 @@ def resume(flow: Richards, path: str | Path, options: SolveOptions | None, progr
         psi0 = torch.from_numpy(file["psi0"][...]).to(device)
         ponding0 = torch.from_numpy(file["ponding0"][...]).to(device)
         times, save = torch.from_numpy(file["time"][...]), [int(index) for index in file["saved"]]
-    setup = set_up(flow.words, psi0, times, options or begun_with, save, ponding0)
-    _check_no_gradient(setup)
-    if fingerprint(setup) != known:
+        cells = (
+            np.transpose(np.unravel_index(file["cells"][...], flow.grid.shape)) if "cells" in file else None
+        )
+    run = parted(flow, psi0, times, options or begun_with, save, cells, ponding0)
+    _check_no_gradient(run)
+    if run.fingerprint() != known:
         raise ValueError(
             f"path {target} was begun with another model: grid, soil, boundaries, sources and their series must be "
             "the same for a run to go on"
         )
     done = _finished(target)
     if done == 0:
-        return _run(flow, target, setup, block, 0, None, progress)
+        return _run(run, target, block, 0, None, progress)
     with h5py.File(_block_path(target, done - 1), "r") as file:
-        state = {
-            name: torch.from_numpy(file["state"][name][...]).to(device)
-            for name in ("psi", "ponding", "dt_next")
-        }
-    setup = replace(setup, psi0=state["psi"], ponding0=state["ponding"])
-    return _run(flow, target, setup, block, done, state["dt_next"], progress)
+        state = {name: torch.from_numpy(value[...]).to(device) for name, value in file["state"].items()}
+    return _run(run, target, block, done, state, progress)
 
 
 @torch.no_grad()
 def _run(
-    flow: Richards, target: Path, setup: Setup, block: int, done: int, dt0: Tensor | None, progress: bool
+    run: Parted, target: Path, block: int, done: int, state: dict[str, Tensor] | None, progress: bool
 ) -> Path:
     """Compute and write the blocks that are missing, then join them."""
-    problem = setup.problem
     report = _report_so_far(target, done)
-    for part in flow.blocks(setup, block, done * block, dt0):
-        new = _on_cpu(part.result.report)
-        report = new if report is None else joined_report([report, new])
-        if problem.options.on_failure == "raise" and bool((new.status != 0).any()):
-            raise failure(new.status, new.failed_time, STATUS_TEXT)
-        _write_block(flow, target, setup, part, part.first // block, report)
-        if progress:
-            show_progress(part.last, problem.intervals)
-    _join(flow, target, setup, block)
+    bar = ProgressBar(run.times, done * block) if progress and done * block < len(run.times) - 1 else None
+    for part in run.parts(block, done * block, state, bar):
+        report = part.report if report is None else joined_report([report, part.report])
+        if run.options.on_failure == "raise" and bool((part.report.status != 0).any()):
+            raise part.failure()
+        _write_block(run, target, part, part.first // block, report)
+    _join(run, target, block)
     return target
 
 
-def _write_block(
-    flow: Richards, target: Path, setup: Setup, part: Block, number: int, report: Report
-) -> None:
+def _write_block(run: Parted, target: Path, part: Part, number: int, report: Report) -> None:
     """One block as a file: its part of the trajectory, its report, and the state at its end."""
-    times = setup.problem.times[part.first : part.last + 1]
-    kept = kept_in(setup.problem.save, part.first, part.last)
-    state = {"psi": part.psi_end, "ponding": part.result.ponding[-1], "dt_next": part.result.report.dt_next}
-    result = masked_after_failure(replace(part.result, report=report), times, kept)
-    values = _values(flow, setup, part, result, times)
     path = _block_path(target, number)
     temporary = path.with_name(path.name + ".tmp")
+    quantities = hdf5.field_quantities(run.flow.grid, run.cells is not None)
     with h5py.File(temporary, "w") as file:
-        for name, value in values.items():
-            hdf5.put(file, name, hdf5.TRAJECTORY[name], value)
-        hdf5.put_report(file, part.result.report)
+        for name, value in part.values(report).items():
+            hdf5.put(file, name, quantities[name], value)
+        hdf5.put_report(file, part.report)
         group = file.create_group("state")
-        for name, value in state.items():
+        for name, value in part.state.items():
             group[name] = value.detach().cpu().numpy()
     hdf5.publish(temporary, path)
 
 
-def _values(
-    flow: Richards, setup: Setup, part: Block, result: ColumnResult, times: Tensor
-) -> dict[str, Tensor]:
-    """The datasets of a block; its first ponding is the last of the block before, so only block 0 has it."""
-    values = {"psi": result.psi, "theta": flow.soil.theta(result.psi)}
-    values["ponding"] = result.ponding if part.first == 0 else result.ponding[1:]
-    values |= {name: getattr(result, name) for name in ("top_flux", "bottom_flux", "runoff", "uptake")}
-    if isinstance(flow.words.top, Atmosphere):
-        frame = replace(setup.frame, first=part.first, last=part.last)
-        rain = flow.words.top.inputs(frame, "top")["precipitation"]
-        values["evaporation"] = actual_evaporation(result, rain, times)
-    return values
-
-
-def _join(flow: Richards, target: Path, setup: Setup, block: int) -> None:
+def _join(run: Parted, target: Path, block: int) -> None:
     """Copy the blocks into the file that was asked for, and remove them."""
-    problem = setup.problem
-    count = -(-problem.intervals // block)
-    lengths = {"saved_time": len(problem.save), "time": problem.intervals + 1, "interval": problem.intervals}
+    intervals = len(run.times) - 1
+    count = -(-intervals // block)
+    lengths = {"saved_time": len(run.save), "time": intervals + 1, "interval": intervals}
     temporary = target.with_name(target.name + ".tmp")
+    quantities = hdf5.field_quantities(run.flow.grid, run.cells is not None)
     with h5py.File(temporary, "w") as file:
-        hdf5.put_header(file, flow.grid, problem.times, problem.save)
-        row = dict.fromkeys(hdf5.TRAJECTORY, 0)
+        hdf5.put_header(file, run.flow.grid, run.times, run.save, run.cells)
+        row = dict.fromkeys(quantities, 0)
         for number in range(count):
             with h5py.File(_block_path(target, number), "r") as part:
-                for name, quantity in hdf5.TRAJECTORY.items():
+                for name, quantity in quantities.items():
                     if name not in part:
                         continue
                     data = part[name]
@@ -185,42 +164,37 @@ def _join(flow: Richards, target: Path, setup: Setup, block: int) -> None:
         report = _report_so_far(target, count)
         assert report is not None
         hdf5.put_report(file, report)
+        names = [name for name in hdf5.STATE if name in file]
+        size, width = tuple(file["psi"].shape), file["psi"].dtype.itemsize
+    if run.flow.grid.lateral:
+        view = View(run.flow.grid, run.times[list(run.save)].tolist(), size, width, run.cells)
+        write_view(xdmf_beside(target), view, target.name, names)
     hdf5.publish(temporary, target)
     shutil.rmtree(_parts(target))
 
 
-def default_block(setup: Setup) -> int:
-    """Intervals whose results and forcing take at most BLOCK_BYTES, and no more than a part of the run."""
-    problem, itemsize = setup.problem, torch.finfo(setup.frame.dtype).bits // 8
-    share = len(problem.save) / (problem.intervals + 1)
-    cells = (2.0 * share + problem.roots + problem.sources) * problem.nz
-    most = int(BLOCK_BYTES // (itemsize * problem.n * (cells + 10)))
-    return max(1, min(most, -(-problem.intervals // FEWEST_BLOCKS)))
+def parted(
+    flow: Richards,
+    psi0: Value,
+    times: Times,
+    options: SolveOptions,
+    save: Save,
+    save_cells: object,
+    ponding0: Value,
+) -> Parted:
+    """The run of a model; arguments as for ``Richards.solve``."""
+    if flow.words.engine == "column":
+        return ColumnRun(flow, set_up(flow.words, psi0, times, options, save, ponding0))
+    start = check_start(flow.words, psi0, times, options, ponding0)
+    run, inputs = set_up_field(flow.words, start, options, save, save_cells)
+    return RunOfField(flow, start, run, inputs)
 
 
-def fingerprint(setup: Setup) -> str:
-    """A hash of everything that a run depends on, its initial state and its options left out."""
-    problem = setup.problem
-    _, inputs = setup.span(0, 1, (0,))  # looks at every value, which the frame then has seen
-    digest = hashlib.sha256()
-    words = (problem.n, problem.gravity, problem.relation, problem.variant, problem.face_mean, problem.top)
-    digest.update(repr((*words, problem.bottom, problem.roots, problem.sources, problem.knots)).encode())
-    soil = {name: value for name, value in inputs.items() if name == "k_sat" or name.startswith("soil.")}
-    tensors = {"times": problem.times, "dz": problem.dz, **setup.frame.seen, **soil}
-    if problem.classes is not None:
-        tensors["classes"] = problem.classes
-    for name in sorted(tensors.keys() - {"psi0", "ponding0"}):
-        array = np.ascontiguousarray(compact_view(tensors[name]).detach().cpu().numpy())
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _check_no_gradient(setup: Setup) -> None:
+def _check_no_gradient(run: Parted) -> None:
     """A stream keeps no graph; who might expect a gradient has to say that none is wanted."""
     if not torch.is_grad_enabled():
         return
-    named = [("psi0", setup.psi0), ("ponding0", setup.ponding0), *setup.words.tensors()]
+    named = [("psi0", run.psi0), ("ponding0", run.ponding0), *run.flow.words.tensors()]
     for name, tensor in named:
         if tensor.requires_grad:
             raise ValueError(
@@ -235,10 +209,6 @@ def _device(flow: Richards) -> torch.device:
         if not is_number(tensor):
             return tensor.device
     return torch.device("cpu")
-
-
-def _on_cpu(report: Report) -> Report:
-    return Report(**{name: getattr(report, name).cpu() for name in hdf5.PER_COLUMN})
 
 
 def _plain(options: SolveOptions) -> dict[str, object]:

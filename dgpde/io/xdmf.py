@@ -1,14 +1,16 @@
 """Sections and domains for ParaView and VisIt: XDMF 3, whose values stay in the HDF5 file beside it.
 
-The grid is rectilinear (3DRectMesh), written as one collection in time; psi, theta, saturation and, when some
-cells take no part, ``active`` (0 or 1) are values of the cells. Axes are in the order of memory, (z, y, x); a
-section is one cell wide along y. A run with ``save_cells`` becomes points at the centres of its cells.
+The grid is rectilinear (3DRectMesh), over terrain curvilinear (3DSMesh), written as one collection in time; psi,
+theta, saturation and, when some cells take no part, ``active`` (0 or 1) are values of the cells. Axes are in the order
+of memory, (z, y, x); a section is one cell wide along y. A run with ``save_cells`` becomes points at the centres of
+its cells.
 The format: https://www.xdmf.org/index.php/XDMF_Model_and_Format.html
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dgpde.grid import Grid
 from dgpde.io.hdf5 import STATE, axis_values, grid_axes, publish, write_solution
 from dgpde.solution import Solution
 
@@ -32,12 +35,48 @@ def write_xdmf(path: str | Path, solution: Solution, *, theta: bool = True) -> N
             f"path {target} is that of the HDF5 file; give the XDMF file another ending, as .xdmf"
         )
     write_solution(values, solution, theta=theta)
+    view = View(
+        solution.grid,
+        solution.saved_times.tolist(),
+        tuple(solution.psi.shape),
+        solution.psi.element_size(),
+        solution.cells,
+    )
+    write_view(target, view, values.name, STATE if theta else STATE[:1])
+
+
+def xdmf_beside(path: Path) -> Path:
+    """The XDMF file that describes an HDF5 file."""
+    return path.with_suffix(".xdmf")
+
+
+@dataclass(frozen=True)
+class View:
+    """What an XDMF file says of a run.
+
+    Attributes:
+        grid: of the run.
+        times: saved times, s.
+        size: shape of the datasets.
+        width: bytes of a number in them.
+        cells: [m] indices of the cells that were kept, None for all.
+    """
+
+    grid: Grid
+    times: list[float]
+    size: tuple[int, ...]
+    width: int
+    cells: Tensor | None
+
+
+def write_view(target: Path, view: View, file: str, names: Sequence[str]) -> None:
+    """Write an XDMF file whose values are the datasets ``names`` of an HDF5 file."""
     root = Element("Xdmf", Version="3.0")
     series = SubElement(
         SubElement(root, "Domain"), "Grid", Name="dgpde", GridType="Collection", CollectionType="Temporal"
     )
-    for row, time in enumerate(solution.saved_times.tolist()):
-        _add_time(series, solution, values.name, row, time, STATE if theta else STATE[:1])
+    for row, time in enumerate(view.times):
+        _add_time(series, view, file, row, time, names)
     ElementTree.indent(root)
     temporary = target.with_name(target.name + ".tmp")
     temporary.write_text(
@@ -46,19 +85,16 @@ def write_xdmf(path: str | Path, solution: Solution, *, theta: bool = True) -> N
     publish(temporary, target)
 
 
-def _add_time(
-    series: Element, solution: Solution, file: str, row: int, time: float, names: Sequence[str]
-) -> None:
+def _add_time(series: Element, view: View, file: str, row: int, time: float, names: Sequence[str]) -> None:
     """The grid of one saved time."""
     grid = SubElement(series, "Grid", Name=f"t{row}", GridType="Uniform")
     SubElement(grid, "Time", Value=repr(time))
     shape: tuple[int, ...]
-    if solution.cells is None:
-        shape, centre = _add_mesh(grid, solution), "Cell"
+    if view.cells is None:
+        shape, centre = _add_mesh(grid, view.grid, file), "Cell"
     else:
-        shape, centre = _add_points(grid, solution), "Node"
-    size = tuple(solution.psi.shape)
-    precision = str(solution.psi.element_size())
+        shape, centre = _add_points(grid, view.grid, view.cells), "Node"
+    size, precision = view.size, str(view.width)
     for name in names:
         values = SubElement(grid, "Attribute", Name=name, AttributeType="Scalar", Center=centre)
         slab = SubElement(
@@ -73,31 +109,42 @@ def _add_time(
         SubElement(
             slab, "DataItem", Dimensions=_words(size), Format="HDF", NumberType="Float", Precision=precision
         ).text = f"{file}:/{name}"
-    if solution.grid.active is not None and solution.cells is None:
+    if view.grid.active is not None and view.cells is None:
         values = SubElement(grid, "Attribute", Name="active", AttributeType="Scalar", Center=centre)
         SubElement(
             values, "DataItem", Dimensions=_words(shape), Format="HDF", NumberType="UChar", Precision="1"
         ).text = f"{file}:/grid/active"
 
 
-def _add_mesh(parent: Element, solution: Solution) -> tuple[int, int, int]:
+def _add_mesh(parent: Element, grid: Grid, file: str) -> tuple[int, int, int]:
     """Topology and geometry of the whole grid; returns its cells along z, y, x."""
-    grid = solution.grid
     wide = torch.ones(1, dtype=torch.float64)  # m, a section
     dz, dy, dx = grid.spacing if len(grid.spacing) == 3 else (grid.spacing[0], wide, grid.spacing[1])
     shape = (dz.numel(), dy.numel(), dx.numel())
-    SubElement(parent, "Topology", TopologyType="3DRectMesh", Dimensions=_words(size + 1 for size in shape))
+    points = [size + 1 for size in shape]
+    if grid.lift is not None:
+        SubElement(parent, "Topology", TopologyType="3DSMesh", Dimensions=_words(points))
+        geometry = SubElement(parent, "Geometry", GeometryType="XYZ")
+        SubElement(
+            geometry,
+            "DataItem",
+            Dimensions=_words([*points, 3]),
+            Format="HDF",
+            NumberType="Float",
+            Precision="8",
+        ).text = f"{file}:/grid/corners"
+        return shape
+    SubElement(parent, "Topology", TopologyType="3DRectMesh", Dimensions=_words(points))
     geometry = SubElement(parent, "Geometry", GeometryType="VXVYVZ")
     for faces in (_faces(dx), _faces(dy), grid.z_faces):
         _add_numbers(geometry, faces)
     return shape
 
 
-def _add_points(parent: Element, solution: Solution) -> tuple[int]:
+def _add_points(parent: Element, grid: Grid, cells: Tensor) -> tuple[int]:
     """Topology and geometry of the cells that were kept; returns how many they are."""
-    assert solution.cells is not None
-    grid, along = solution.grid, axis_values(solution.grid)
-    places = np.unravel_index(solution.cells.cpu().numpy(), grid.shape)
+    along = axis_values(grid)
+    places = np.unravel_index(cells.cpu().numpy(), grid.shape)
     at = {name: along[name].numpy()[index] for name, index in zip(grid_axes(grid), places, strict=True)}
     count = len(at["z"])
     SubElement(
@@ -105,7 +152,8 @@ def _add_points(parent: Element, solution: Solution) -> tuple[int]:
     )
     geometry = SubElement(parent, "Geometry", GeometryType="XYZ")
     middle = np.full(count, 0.5)  # of a section, 1 m wide
-    points = np.stack([at["x"], at.get("y", middle), at["z"]], axis=1)
+    z = at["z"] if grid.lift is None else grid.z.numpy()[places]
+    points = np.stack([at["x"], at.get("y", middle), z], axis=1)
     _add_numbers(geometry, torch.from_numpy(points))
     return (count,)
 

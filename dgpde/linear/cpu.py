@@ -36,6 +36,15 @@ class CpuBackend:
         self.engine.prepare(transposed, torch.get_num_threads())
 
     @property
+    def precise(self) -> bool:
+        """Whether the preconditioner is one in float64."""
+        return bool(self.engine.in_double)
+
+    def begin_precise(self) -> None:
+        """Precondition in float64 from the first matrix on."""
+        self.engine.begin_in_double()
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the hierarchies and work vectors."""
         return int(self.engine.nbytes)

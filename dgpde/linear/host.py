@@ -25,6 +25,15 @@ class HostBackend:
         self.backend.prepare(transposed)
 
     @property
+    def precise(self) -> bool:
+        """As of ``CpuBackend``."""
+        return self.backend.precise
+
+    def begin_precise(self) -> None:
+        """As of ``CpuBackend``."""
+        self.backend.begin_precise()
+
+    @property
     def nbytes(self) -> int:
         """Bytes of hierarchies, work vectors and the matrix's copy, on the host."""
         matrix = self.backend.matrix

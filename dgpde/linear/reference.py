@@ -17,6 +17,7 @@ class ReferenceBackend:
     """LU factors of the matrix; the transposed system uses the same ones."""
 
     name = "reference"
+    precise = True
 
     def __init__(self) -> None:
         self.matrix: StencilMatrix | None = None
@@ -45,6 +46,9 @@ class ReferenceBackend:
                 self.factors = scipy.sparse.linalg.splu(self.matrix.to_scipy().tocsc())
             except RuntimeError:  # "Factor is exactly singular"
                 self.factors = False
+
+    def begin_precise(self) -> None:
+        """Nothing: the factors are in float64 in any case."""
 
     @property
     def nbytes(self) -> int:

@@ -114,6 +114,19 @@ class LinearSolver:
         self._backend.prepare(transposed)
 
     @property
+    def precise(self) -> bool:
+        """Whether solves have gone over to a preconditioner in float64, which later ones then use too.
+
+        It is all that a solver remembers from one matrix to the next: a new one with ``begin_precise`` goes on alike,
+        to the last bit.
+        """
+        return self._backend.precise
+
+    def begin_precise(self) -> None:
+        """Precondition in float64 from the start; to be called before the first ``setup``."""
+        self._backend.begin_precise()
+
+    @property
     def nbytes(self) -> int:
         """Memory that the preconditioners and work vectors hold now, bytes; the matrix is not counted."""
         return self._backend.nbytes

@@ -9,6 +9,8 @@ from dgpde.soil.fredlund_xing import FredlundXing
 from dgpde.soil.gardner import Gardner
 from dgpde.soil.haverkamp import Haverkamp
 from dgpde.soil.kosugi import Kosugi
+from dgpde.soil.module import ModuleSoil
+from dgpde.soil.neural import NeuralSoil, SoilNetwork, TableError
 from dgpde.soil.peters_durner_iden import PetersDurnerIden
 from dgpde.soil.saturated import Saturated
 from dgpde.soil.tabulated import Tabulated
@@ -21,9 +23,13 @@ __all__ = [
     "Gardner",
     "Haverkamp",
     "Kosugi",
+    "ModuleSoil",
+    "NeuralSoil",
     "PetersDurnerIden",
     "Saturated",
     "Soil",
+    "SoilNetwork",
+    "TableError",
     "Tabulated",
     "VanGenuchten",
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dgpde.kernels.soil_relation.function import soil_relation
+from dgpde.kernels.soil_relation.module import SoilFunction
+from dgpde.kernels.soil_relation.reference import is_shared
 from dgpde.soil import functional
 
 Value = float | Tensor
@@ -54,7 +55,7 @@ class Soil(torch.nn.Module):
     have the dtype of ``psi``.
     """
 
-    relation: ClassVar[str]
+    relation: str
     k_sat: Tensor
 
     def __init__(self, variant: int = 0, **values: Value) -> None:
@@ -132,9 +133,10 @@ class Soil(torch.nn.Module):
 
         dtype, device: converted to these when given. Raises ValueError when a parameter does not broadcast.
         """
+        moved = {name: value.to(dtype=dtype, device=device) for name, value in self._kernel_values().items()}
         return {
-            name: self._expand(name, value.to(dtype=dtype, device=device), shape)
-            for name, value in self._kernel_values().items()
+            name: value if is_shared(name) else self._expand(name, value, shape)
+            for name, value in moved.items()
         }
 
     def k_sat_on(
@@ -152,6 +154,11 @@ class Soil(torch.nn.Module):
         """(ln of the first knot's suction, spacing in ln) of a table; None for other relations."""
         return None
 
+    @property
+    def function(self) -> SoilFunction | None:
+        """The relation itself where PyTorch evaluates it, as the field engine can; None for compiled relations."""
+        return None
+
     # ------------------------------------------------------------------------------------------------- curves
 
     def _prepared(self, psi: Tensor) -> dict[str, Tensor]:
@@ -166,7 +173,11 @@ class Soil(torch.nn.Module):
 
     def theta_kr(self, psi: Tensor) -> tuple[Tensor, Tensor]:
         """Water content [-] and relative conductivity [-] at ``psi`` [m]."""
-        return soil_relation(self.relation, self.variant, self._prepared(psi), psi, self.knots)
+        values = self._prepared(psi)
+        if self.function is not None:
+            fields = (value.shape for name, value in values.items() if not is_shared(name))
+            psi = psi.expand(np.broadcast_shapes(psi.shape, *fields))
+        return self._evaluate(values, psi)
 
     def theta(self, psi: Tensor) -> Tensor:
         """Volumetric water content [-] at ``psi`` [m]; differentiable in psi and every parameter."""
@@ -182,9 +193,14 @@ class Soil(torch.nn.Module):
         if classes is not None:
             values["classes"] = classes
         chosen = {
-            name: value if name == "table" else value.flatten()[cells] for name, value in values.items()
+            name: value if is_shared(name) else value.flatten()[cells] for name, value in values.items()
         }
-        return soil_relation(self.relation, self.variant, chosen, psi, self.knots)[0]
+        return self._evaluate(chosen, psi)[0]
+
+    def _evaluate(self, values: dict[str, Tensor], psi: Tensor) -> tuple[Tensor, Tensor]:
+        if self.function is not None:
+            return self.function.theta_kr(psi, values)
+        return soil_relation(self.relation, self.variant, values, psi, self.knots)
 
     def conductivity(self, psi: Tensor) -> Tensor:
         """Hydraulic conductivity k_sat kr [m/s] at ``psi`` [m]; differentiable in psi and every parameter."""
@@ -195,6 +211,12 @@ class Soil(torch.nn.Module):
 
         Differentiable in psi and every parameter. Always by the PyTorch reference, which has its derivatives.
         """
+        if self.function is not None:
+            with torch.enable_grad():
+                x = psi if psi.requires_grad else psi.detach().requires_grad_()
+                theta = self.theta(x)
+                slope = torch.autograd.grad(theta.sum(), x, create_graph=True)[0]
+            return slope if torch.is_grad_enabled() else slope.detach()
         return functional.capacity(self.relation, self.variant, self._prepared(psi), psi, self.knots)
 
     def forward(self, psi: Tensor) -> tuple[Tensor, Tensor]:

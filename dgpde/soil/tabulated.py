@@ -76,7 +76,7 @@ class Tabulated(Soil):
         _check_falling("ln_kr", ln_kr)
         self._adopt("theta_knots", theta)
         self._adopt("ln_kr_knots", ln_kr)
-        first, last = _check_range(psi_range)
+        first, last = check_range(psi_range)
         self._first = math.log(-first)
         self._spacing = (math.log(-last) - self._first) / (theta.shape[-1] - 1)
         n_class = theta.shape[0] if theta.dim() == 2 else 1
@@ -176,7 +176,8 @@ def _check_falling(name: str, table: Tensor) -> None:
         raise ValueError(f"{name}: rises from knot {knot} to knot {knot + 1}; it must fall with the suction")
 
 
-def _check_range(psi_range: tuple[float, float]) -> tuple[float, float]:
+def check_range(psi_range: tuple[float, float]) -> tuple[float, float]:
+    """(wettest, driest) head in m, 0 > wettest > driest; raises ValueError."""
     first, last = psi_range
     if not (0.0 > first > last and math.isfinite(last)):
         raise ValueError(
@@ -187,7 +188,7 @@ def _check_range(psi_range: tuple[float, float]) -> tuple[float, float]:
 
 def _knot_heads(psi_range: tuple[float, float], n_knots: int) -> Tensor:
     """Heads of the knots [n_knots] float64; the first is 0, because the table is saturated from there on."""
-    first, last = _check_range(psi_range)
+    first, last = check_range(psi_range)
     if not isinstance(n_knots, int) or n_knots < 4:
         raise ValueError(f"n_knots: is {n_knots}; give an integer of 4 or more")
     psi = -torch.exp(torch.linspace(math.log(-first), math.log(-last), n_knots, dtype=torch.float64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from dgpde.errors import SolveError
 from dgpde.kernels.column_flow.native import (
     Backend,
+    NativeProblem,
     Segment,
     input_slots,
     native_problem,
@@ -19,6 +20,7 @@ from dgpde.kernels.column_flow.native import (
     strides_tzn,
 )
 from dgpde.kernels.column_flow.problem import SOIL_PARAMETERS, ColumnProblem
+from dgpde.kernels.soil_relation.reference import is_shared
 
 OUTPUTS = ("psi", "ponding", "top_flux", "bottom_flux", "runoff", "uptake")
 Replay = tuple[Segment, dict[str, Tensor], Any]  # segment, inputs with the state at its start, history
@@ -45,6 +47,7 @@ def run_adjoint(
     cotangents: dict[str, Tensor | None],
     wanted: set[str],
     replays: Iterable[Replay],
+    carried: Callable[[Segment, NativeProblem, Any], Any] | None = None,
 ) -> dict[str, Tensor]:
     """Gradients of the wanted inputs, each with the input's own shape.
 
@@ -54,6 +57,8 @@ def run_adjoint(
         cotangents: of the outputs by name; None is zero.
         wanted: names of the inputs whose gradients are asked for.
         replays: the segments with their histories, last first.
+        carried: gives, for a segment, its problem and its history, the cotangents that the water of its steps has from
+            what it carried.
 
     Raises:
         SolveError: a transposed solve did not meet options.linear_tolerance.
@@ -75,6 +80,9 @@ def run_adjoint(
         table = inputs["soil.table"]
         # chunks of (sum, what its rounding lost), see ColumnAdjoint::add_soil
         gradients["soil.table"] = zeros(backend.table_chunks(table), 2, *table.shape)
+    if "soil.weights" in wanted:
+        # of each column by itself: so the sum has one order, however the run is cut into segments
+        gradients["soil.weights"] = zeros(inputs["soil.weights"].numel(), n)
     failed = torch.zeros(n, dtype=torch.int32, device=device)
     dense = {name: value.contiguous() for name, value in cotangents.items() if value is not None}
 
@@ -96,10 +104,13 @@ def run_adjoint(
         for name, group, slot in input_slots(problem):
             if name not in gradients:
                 continue
-            value = gradients[name] if name == "soil.table" else cut[name]
-            strides = (value.stride(0), 0, 0) if name == "soil.table" else strides_tzn(name, value)
+            value = gradients[name] if is_shared(name) else cut[name]
+            if name == "soil.weights":
+                strides = value.stride(0), 0, 1
+            else:
+                strides = (value.stride(0), 0, 0) if name == "soil.table" else strides_tzn(name, value)
             io.set_gradient(group, slot, value.data_ptr(), *strides)
-        backend.adjoint(native, io, history)
+        backend.adjoint(native, io, history, carried(segment, native, history) if carried else None)
         del history  # before the next one is made
         resume = True
 
@@ -114,6 +125,8 @@ def run_adjoint(
         )
     if "soil.table" in wanted:
         gradients["soil.table"] = gradients["soil.table"].sum(1).sum(0)
+    if "soil.weights" in wanted:
+        gradients["soil.weights"] = gradients["soil.weights"].sum(1).reshape(inputs["soil.weights"].shape)
     psi_bar = dense.get("psi")
     if "psi0" in wanted and psi_bar is not None and problem.save and problem.save[0] == 0:
         gradients["psi0"] += psi_bar[0]
@@ -169,7 +182,7 @@ def run_tangent(
             if name not in cut:
                 continue
             value = cut[name].detach()
-            if name == "soil.table":
+            if is_shared(name):
                 value = value.contiguous()
                 io.set_tangent(group, slot, value.data_ptr(), 0, 0, 0)
             else:

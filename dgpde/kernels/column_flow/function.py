@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from dgpde.kernels.column_flow.cpu import CpuBackend
 from dgpde.kernels.column_flow.cuda import CudaBackend
 from dgpde.kernels.column_flow.native import (
     Backend,
+    Outputs,
     Segment,
     allocate_outputs,
     relative_balance,
@@ -80,10 +82,12 @@ def column_flow(
     tensors = [inputs[name] for name in names]
     trajectory = Trajectory(chosen, problem, names, inputs.get("dt0"))
     trajectory.record = any(is_tracked(tensor) for tensor in tensors)
-    if not trajectory.record:
-        return trajectory.run([tensor.detach() for tensor in tensors])
-    outputs = dict(zip(OUTPUTS, ColumnFlow.apply(trajectory, *tensors), strict=True))
-    return ColumnResult(**outputs, report=trajectory.report)
+    if trajectory.record:
+        outputs = dict(zip(OUTPUTS, ColumnFlow.apply(trajectory, *tensors), strict=True))
+        result = ColumnResult(**outputs, report=trajectory.report)
+    else:
+        result = trajectory.run([tensor.detach() for tensor in tensors])
+    return replace(result, ride=Ride(trajectory, tuple(tensors)))
 
 
 def segments(problem: ColumnProblem) -> list[Segment]:
@@ -137,12 +141,7 @@ class Trajectory:
         if self.record and not whole:
             self.states = StateStore(self.problem.options.checkpoint or Checkpoint("all"))
         for index, cut in enumerate(self.cuts):
-            state = {
-                "psi": out.psi,
-                "ponding": out.ponding,
-                "dt": out.dt_next,
-                "status": out.result.report.status.clone(),
-            }
+            state = _state_of(out)
             if self.states is not None:
                 self.states.put(index, state)
             part = self._segment(inputs, cut, state)
@@ -155,6 +154,30 @@ class Trajectory:
             out.result.report.step_sizes = self._step_sizes(inputs)
         self.report = out.result.report
         return out.result
+
+    def keep(self, inputs: dict[str, Tensor]) -> None:
+        """Run again, when nothing was recorded, and keep what the checkpoint policy says."""
+        if not self.record:
+            self.record = True
+            report = self.report
+            self.run([inputs[name] for name in self.names])
+            self.report = report
+
+    def walk(self, inputs: dict[str, Tensor]) -> Iterator[Replay]:
+        """The segments with their histories, first first, whether or not anything was recorded."""
+        if self.record:
+            yield from self.replays(inputs, backwards=False)
+            return
+        state = self._start(inputs)
+        scratch = allocate_outputs(self.problem, inputs)
+        for cut in self.cuts:
+            part = self._segment(inputs, cut, state)
+            yield (
+                cut,
+                part,
+                self.backend.forward(segment_problem(self.problem, cut), part, scratch, cut, True),
+            )
+            state = _state_of(scratch)
 
     def replays(self, inputs: dict[str, Tensor], backwards: bool) -> Iterator[Replay]:
         """The segments with their histories; those that were not kept are run again.
@@ -192,27 +215,43 @@ class Trajectory:
 
     def _step_sizes(self, inputs: dict[str, Tensor]) -> list[Tensor]:
         """T tensors [m_i, n] of accepted steps, zero padded."""
-        if self.histories:
-            tables = [(self.cuts[0], self.histories[0])]
-        else:
-            tables = []
-            state = self._start(inputs)
-            scratch = allocate_outputs(self.problem, inputs)
-            for cut in self.cuts:
-                part = self._segment(inputs, cut, state)
-                history = self.backend.forward(segment_problem(self.problem, cut), part, scratch, cut, True)
-                tables.append((cut, history))
-                state = {
-                    "psi": scratch.psi,
-                    "ponding": scratch.ponding,
-                    "dt": scratch.dt_next,
-                    "status": scratch.result.report.status.clone(),
-                }
+        tables = [(cut, history) for cut, _, history in self.walk(inputs)]
         sizes: list[Tensor] = []
         for cut, history in tables:
             for interval in range(cut.last - cut.first):
                 sizes.append(torch.from_numpy(history.step_sizes(interval)))
         return sizes
+
+
+def _state_of(out: Outputs) -> dict[str, Tensor]:
+    """What the next segment begins with."""
+    return {
+        "psi": out.psi,
+        "ponding": out.ponding,
+        "dt": out.dt_next,
+        "status": out.result.report.status.clone(),
+    }
+
+
+class Ride:
+    """A finished run whose accepted steps are walked again, with the inputs that it had.
+
+    Attributes:
+        trajectory: its segments; it holds none of the outputs.
+        tensors: the differentiable inputs, in the order of ``trajectory.names``, with their graphs.
+    """
+
+    def __init__(self, trajectory: Trajectory, tensors: tuple[Tensor, ...]) -> None:
+        self.trajectory, self.tensors = trajectory, tensors
+        self._versions = tuple(tensor._version for tensor in tensors)
+
+    def check_unchanged(self) -> None:
+        """Raise RuntimeError when an input has been changed in place since the run."""
+        for name, tensor, version in zip(self.trajectory.names, self.tensors, self._versions, strict=True):
+            if tensor._version != version:
+                raise RuntimeError(
+                    f"{name} of the flow run was changed in place after it; its steps cannot be walked again"
+                )
 
 
 class ColumnFlow(torch.autograd.Function):

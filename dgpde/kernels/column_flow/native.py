@@ -16,6 +16,8 @@ from dgpde.kernels.column_flow.problem import (
     ColumnResult,
     Report,
 )
+from dgpde.kernels.soil_relation.reference import is_shared
+from dgpde.kernels.soil_relation.reference_network import OWN
 
 _BOUNDARY_CODES = {name: code for code, name in enumerate(BOUNDARY_VALUES)}
 _RELATION_CODES = {name: code for code, name in enumerate(SOIL_PARAMETERS)}
@@ -28,6 +30,8 @@ def input_slots(problem: ColumnProblem) -> list[tuple[str, str, int]]:
         group, _, field = name.partition(".")
         if name == "soil.table":
             slots.append((name, "soil", 0))
+        elif name == "soil.weights":
+            slots.append((name, "weights", 0))
         elif group == "soil":
             slots.append((name, "soil", SOIL_PARAMETERS[problem.relation].index(field)))
         elif group == "top":
@@ -95,9 +99,12 @@ def native_problem(module: Any, problem: ColumnProblem, inputs: dict[str, Tensor
 
     for name, group, slot in input_slots(problem):
         value = inputs[name].detach()
-        if name == "soil.table":
+        if is_shared(name):
             value = value.contiguous()
-            p.n_classes, p.n_knots = value.shape[0], value.shape[1]
+            if name == "soil.table":
+                p.n_classes, p.n_knots = value.shape[0], value.shape[1]
+            else:
+                p.n_units, p.n_features = value.shape[1], value.shape[2] - OWN
             p.set_input(group, slot, value.data_ptr(), 0, 0, 0)
         else:
             p.set_input(group, slot, value.data_ptr(), *strides_tzn(name, value))
@@ -127,8 +134,8 @@ class Backend(Protocol):
     ) -> Any:
         """Run one segment into ``out``; returns the history of accepted states when ``record``."""
 
-    def adjoint(self, native: NativeProblem, cotangents: Any, history: Any) -> None:
-        """Walk one segment backwards."""
+    def adjoint(self, native: NativeProblem, cotangents: Any, history: Any, bars: Any = None) -> None:
+        """Walk one segment backwards; ``bars`` are the cotangents of the water of its steps."""
 
     def tangent(self, native: NativeProblem, tangents: Any, history: Any) -> None:
         """Walk one segment forwards along its accepted steps."""
@@ -183,7 +190,7 @@ class Outputs:
 
     result: ColumnResult
     rows: Tensor  # [T + 1] int64: row of psi for each time, or -1
-    psi: Tensor  # [nz, n] state after the last segment that ran
+    psi: Tensor  # [nz, n] state at the start of the next segment; nothing writes to it
     ponding: Tensor  # [n]
     dt_next: Tensor  # [n] float64 s
 
@@ -226,14 +233,7 @@ def allocate_outputs(problem: ColumnProblem, inputs: dict[str, Tensor]) -> Outpu
         dt_next=dt_next,
     )
     result = ColumnResult(psi, ponding, full(t, n), full(t, n), full(t, n), full(t, n), report)
-    # The state is handed on from segment to segment in buffers of its own.
-    return Outputs(
-        result,
-        rows.to(device),
-        psi0.clone().contiguous(),
-        inputs["ponding0"].detach().clone(),
-        dt_next.clone(),
-    )
+    return Outputs(result, rows.to(device), psi0, inputs["ponding0"].detach(), dt_next.clone())
 
 
 @dataclass
@@ -242,7 +242,7 @@ class SegmentOutputs:
 
     native: Any
     counters: dict[str, Tensor]
-    psi_end: Tensor
+    psi_end: Tensor | None  # [nz, n], for the segment that follows
     keep: list[Tensor]
 
 
@@ -259,11 +259,13 @@ def segment_outputs(module: Any, out: Outputs, segment: Segment) -> SegmentOutpu
         for name in ("failed_time", "dt_next", "mass_error", "water_moved")
     }
     counters["status"] = torch.zeros(n, dtype=torch.int32, device=device)
-    psi_end = torch.empty_like(out.psi)
+    # fresh memory of this size costs as much as a percent of a large run, so the last segment has none
+    follows = segment.last + 1 < out.rows.shape[0]
+    psi_end = torch.empty(out.psi.shape, dtype=out.psi.dtype, device=device) if follows else None
     rows = out.rows[segment.first : segment.last + 1]
     for name, tensor in {
         "psi": result.psi,
-        "psi_end": psi_end,
+        **({} if psi_end is None else {"psi_end": psi_end}),
         "save_row": rows,
         "ponding": result.ponding[segment.first :],
         "top_flux": result.top_flux[segment.first :],
@@ -292,7 +294,8 @@ def gather_segment(out: Outputs, part: SegmentOutputs, segment: Segment) -> None
         (report.water_moved, "water_moved"),
     ):
         total += c[name]
-    out.psi = part.psi_end
+    if part.psi_end is not None:
+        out.psi = part.psi_end
     out.ponding = torch.where(report.status == 0, out.result.ponding[segment.last], out.ponding)
     out.dt_next = c["dt_next"]
     report.dt_next = c["dt_next"]

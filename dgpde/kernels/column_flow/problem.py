@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from dgpde.kernels.soil_relation.reference import is_shared
+
 if TYPE_CHECKING:
+    from dgpde.kernels.column_flow.function import Ride
     from dgpde.options import SolveOptions
 
 # Soil parameters of each relation in the order in which the kernels take them; k_sat is separate.
@@ -23,6 +26,7 @@ SOIL_PARAMETERS: dict[str, tuple[str, ...]] = {
     "peters_durner_iden": ("theta_r", "theta_s", "alpha", "n", "omega", "l", "h_0", "a"),
     "saturated": ("theta_s",),
     "tabulated": (),
+    "network": ("theta_r", "theta_s", "alpha", "n", "l", "x1", "x2", "x3", "weights"),
 }
 
 # Series values [T, n] of each boundary, in kernel order.
@@ -116,7 +120,10 @@ class Report:
 
 @dataclass
 class ColumnResult:
-    """psi [len(save), nz, n] m, ponding [T + 1, n] m, fluxes and uptake [T, n] m/s (interval means), report."""
+    """psi [len(save), nz, n] m, ponding [T + 1, n] m, fluxes and uptake [T, n] m/s (interval means), report.
+
+    ``ride`` is what the run's steps can be walked again by (function.py), for what its water carries.
+    """
 
     psi: Tensor
     ponding: Tensor
@@ -125,6 +132,7 @@ class ColumnResult:
     runoff: Tensor
     uptake: Tensor
     report: Report
+    ride: Ride | None = None
 
     @property
     def boundary_flux(self) -> dict[str, Tensor]:
@@ -137,8 +145,8 @@ def check_inputs(problem: ColumnProblem, inputs: dict[str, Tensor]) -> None:
     t, nz, n = problem.intervals, problem.nz, problem.n
     for name in problem.input_names():
         value = inputs[name]
-        if name == "soil.table":
-            assert value.dim() == 3 and value.shape[2] == 4, (name, value.shape)
+        if is_shared(name):
+            assert value.dim() == 3 and (value.shape[2] == 4 or name != "soil.table"), (name, value.shape)
             continue
         if name in ("psi0", "k_sat", "specific_storage") or name.startswith("soil."):
             shape: tuple[int, ...] = (nz, n)

@@ -21,11 +21,13 @@ from dgpde.kernels.column_flow.reference_newton import StepOutcome, newton_updat
 from dgpde.kernels.column_flow.reference_residual import (
     StepData,
     Terms,
+    WaterOfStep,
     linearise,
     prepare,
     primal,
     residual,
     terms,
+    water,
     wet_side,
     with_forcing,
     with_state,
@@ -36,7 +38,10 @@ LANDING = 1e-9  # a remainder shorter than this fraction of a step belongs to th
 
 
 def column_flow_reference(
-    problem: ColumnProblem, inputs: dict[str, Tensor], step_sizes: list[Tensor] | None = None
+    problem: ColumnProblem,
+    inputs: dict[str, Tensor],
+    step_sizes: list[Tensor] | None = None,
+    carried: list[tuple[int, Tensor, WaterOfStep]] | None = None,
 ) -> ColumnResult:
     """Run n columns through all output intervals.
 
@@ -47,13 +52,14 @@ def column_flow_reference(
         "dt0" [n] s, when there, is the step that the controller tries first.
     step_sizes : T tensors [m_i, n] of step sizes [s] to replay, padded with zeros (`Report.step_sizes` of
         another run). Default: equal steps when `options.dt_fixed` is set, else by truncation error.
+    carried : receives, for every accepted step, its interval, the columns that took it and their water.
 
     Returns
     -------
     ColumnResult; differentiable with respect to every input. A column that cannot go on keeps its last
     state and is reported in `report.status`; the others finish.
     """
-    run = _Run(problem, inputs)
+    run = _Run(problem, inputs, carried)
     for interval in range(problem.intervals):
         if step_sizes is not None:
             run.replay(interval, step_sizes[interval].to(torch.float64))
@@ -68,8 +74,14 @@ def column_flow_reference(
 class _Run:
     """State, sums and counters of a trajectory."""
 
-    def __init__(self, problem: ColumnProblem, inputs: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        problem: ColumnProblem,
+        inputs: dict[str, Tensor],
+        carried: list[tuple[int, Tensor, WaterOfStep]] | None,
+    ) -> None:
         n = problem.n
+        self.carried, self.interval = carried, 0
         inputs = {name: value.to("cpu", torch.float64) for name, value in inputs.items()}
         self.problem, self.inputs = problem, inputs
         self.base = prepare(problem, inputs)
@@ -238,6 +250,8 @@ class _Run:
             _, jacobian = linearise(psi_star, data)
             psi = psi_star + newton_update(jacobian, residual(psi_star, data))
         new = terms(psi, data)
+        if self.carried is not None:
+            self.carried.append((self.interval, columns, water(psi, data)))
         if columns.numel() == self.problem.n:
             self.psi, self.pond = psi, new.top.ponding
         else:
@@ -289,6 +303,7 @@ class _Run:
         for name, total in self.sums.items():
             self.means[name].append(total / length)
         self.sums = self._zero_sums()
+        self.interval = interval + 1
         if interval + 1 in self.problem.save:
             self.saved[interval + 1] = self.psi
         self.ponding.append(self.pond)

@@ -26,7 +26,7 @@ from torch.autograd import forward_ad
 
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, ROOT_INPUTS, SOIL_PARAMETERS, ColumnProblem
 from dgpde.kernels.reference_faces import Boundary, BoundaryFace, boundary, face_mean
-from dgpde.kernels.soil_relation.reference import theta_kr, wet_suction
+from dgpde.kernels.soil_relation.reference import is_shared, theta_kr, wet_suction
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,13 @@ class StepData:
         def take(value: Tensor) -> Tensor:
             return value.index_select(-1, columns)
 
-        table = self.soil.get("table")
-        data = replace(self, soil={}) if table is not None else self
-        data = data.map(take)
-        if table is None or self.classes is None:
+        shared = {name: value for name, value in self.soil.items() if is_shared(name)}
+        fields = {name: value for name, value in self.soil.items() if name not in shared}
+        data = replace(self, soil=fields).map(take)
+        data = replace(data, soil=data.soil | shared)
+        if self.classes is None:
             return data
-        return replace(data, soil={"table": table}, classes=self.classes.index_select(-1, columns))
+        return replace(data, classes=self.classes.index_select(-1, columns))
 
     def retention(self, psi: Tensor, row: int | None = None) -> tuple[Tensor, Tensor]:
         """theta and kr of all cells at psi [nz, n], or of the cells of one row at psi [n]."""
@@ -88,7 +89,7 @@ class StepData:
         cells = self.soil if self.classes is None else self.soil | {"classes": self.classes}
         if row is None:
             return cells
-        return {name: value if name == "table" else value[row] for name, value in cells.items()}
+        return {name: value if is_shared(name) else value[row] for name, value in cells.items()}
 
 
 class Terms(NamedTuple):
@@ -102,6 +103,18 @@ class Terms(NamedTuple):
     bottom: Boundary
     uptake: Tensor  # [n] m/s by roots
     source: Tensor  # [n] m/s added by sources
+
+
+class WaterOfStep(NamedTuple):
+    """The water of one step of some columns: what solutes are carried by."""
+
+    dt: Tensor  # [m] s
+    theta: Tensor  # [nz, m] at the end of the step
+    theta_old: Tensor  # [nz, m] at its beginning
+    bottom_flux: Tensor  # [m] m/s, positive up
+    taken: Tensor  # [nz, m] m/s by roots
+    elastic: Tensor  # [nz, m] m/s into elastic storage
+    source: Tensor  # [nz, m] m/s from sources
 
 
 def primal(value: Tensor) -> Tensor:
@@ -249,6 +262,20 @@ def terms(psi: Tensor, data: StepData, omega: Tensor | None = None) -> Terms:
         gain = dz * data.values["source"]
         residual, magnitude, source = residual - gain, magnitude + gain.abs(), gain.sum(0)
     return Terms(residual, magnitude, theta, storage, top, bottom, uptake, source)
+
+
+def water(psi: Tensor, data: StepData) -> WaterOfStep:
+    """What solutes see of a step that ended at psi."""
+    dz, nothing = data.dz, torch.zeros_like(psi)
+    theta, kr = data.retention(psi)
+    taken, source = nothing, nothing
+    if data.problem.roots:
+        taken = dz * root_uptake(psi, root_omega(psi, data), data)
+    if data.problem.sources:
+        source = dz * data.values["source"]
+    elastic = dz * data.specific_storage * theta / data.theta_s * (psi - data.psi_old) / data.dt
+    flux = column_end(data, "bottom", psi[0], kr[0]).flux
+    return WaterOfStep(data.dt, theta, data.theta_old, flux, taken, elastic, source)
 
 
 def residual(psi: Tensor, data: StepData) -> Tensor:

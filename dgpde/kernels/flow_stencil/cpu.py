@@ -10,6 +10,9 @@ from torch import Tensor
 
 from dgpde._native import native_module
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, FACE_MEANS
+from dgpde.kernels.flow_stencil.cpu_soil import NativeSoil
+from dgpde.kernels.flow_stencil.curves import Curves
+from dgpde.kernels.flow_stencil.module import FunctionSoil
 from dgpde.kernels.flow_stencil.problem import (
     AXES,
     DARCY,
@@ -21,29 +24,21 @@ from dgpde.kernels.flow_stencil.problem import (
     StencilProblem,
     Step,
     Tangents,
+    is_series,
     of_interval,
     on_side,
     river_inflow,
 )
 from dgpde.kernels.flow_stencil.reference_path import move
-from dgpde.kernels.soil_relation import cpu as soil
+from dgpde.kernels.soil_relation.cpu import Relation
 
 Inputs = dict[str, Tensor]
 KINDS = {name: code for code, name in enumerate(BOUNDARY_VALUES)}
+MOVED = 1 << 15  # cells that an update moves at a time
 FLOWS = tuple(f"flow_{axis}" for axis in AXES)
 ROWS = ("squares", "beyond", "exact", "sum", "terms")
 # Where the partial derivatives of a boundary flux stand (enum BoundaryInput in csrc/math/column_faces.h).
 PSI, KR, KR_B, TRANSMISSIVITY, VALUE, PONDING, PARTIALS = 0, 1, 2, 3, 4, 8, 9
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The soil at some psi, [nz, ny, nx] each."""
-
-    theta: Tensor
-    kr: Tensor
-    capacity: Tensor
-    dkr: Tensor
 
 
 @dataclass(frozen=True)
@@ -70,9 +65,7 @@ class CpuStencil:
         self.widths = [width.contiguous() for width in problem.widths]
         self.rises = [rise.contiguous() for rise in problem.rise]
         self.active = None if problem.active is None else problem.active.double()
-        classes = None if problem.classes is None else problem.classes.reshape(-1)
-        self.relation = soil.Relation(problem.relation, problem.variant, classes, problem.knots)
-        self.parameters = [_flat(self.inputs[f"soil.{name}"], name) for name in problem.soil_names()]
+        self.soil = self._soil()
         self.areas = {side: problem.area(side, inputs["psi0"]) for side in problem.sides}
         self.constant = problem.relation == "saturated"
         self._curves: Curves | None = None
@@ -80,21 +73,30 @@ class CpuStencil:
         self._rivers = None if problem.rivers is None else problem.rivers.sort(stable=True)
         self._wet: Tensor | None = None
         self._theta_s: Tensor | None = None
+        self._matrix: Tensor | None = None  # of the last evaluation that was asked for one
 
     # ----------------------------------------------------------------------------------------------- the soil
+
+    def _soil(self) -> NativeSoil | FunctionSoil:
+        problem, names = self.problem, self.problem.soil_names()
+        parameters = [self.inputs[f"soil.{name}"] for name in names]
+        if problem.function is not None:
+            return FunctionSoil(problem.function, parameters)
+        classes = None if problem.classes is None else problem.classes.reshape(-1)
+        relation = Relation(problem.relation, problem.variant, classes, problem.knots)
+        return NativeSoil(relation, names, parameters)
 
     def theta(self, psi: Tensor) -> Tensor:
         """Water content at psi."""
         if self.constant:
             return self.curves(psi).theta
-        return soil.forward(self.relation, _row(psi), self.parameters)[0].reshape(psi.shape)
+        return self.soil.theta(psi)
 
     def curves(self, psi: Tensor) -> Curves:
         """theta, kr and their slopes in psi; of a saturated medium they do not depend on it."""
         if self._curves is not None:
             return self._curves
-        found = soil.curves(self.relation, _row(psi), self.parameters)
-        curves = Curves(*(value.reshape(psi.shape) for value in found))
+        curves = self.soil.curves(psi)
         if self.constant:
             self._curves = curves
         return curves
@@ -102,16 +104,22 @@ class CpuStencil:
     def wet_suction(self) -> Tensor:
         """Suction near the inflection of theta(psi)."""
         if self._wet is None:
-            found = soil.wet_suction(self.relation, self.parameters, self.problem.cells)
-            self._wet = found.reshape(self.problem.shape)
+            self._wet = self.soil.wet_suction(self.inputs["psi0"])
         return self._wet
 
     def move(self, psi: Tensor, update: Tensor, now: Evaluation) -> Tensor:
         """Where a Newton update leads."""
         if self._theta_s is None:
             self._theta_s = self.theta(torch.zeros_like(psi))
-        theta_r = self.inputs.get("soil.theta_r", torch.zeros((), dtype=psi.dtype))
-        return move(psi, update, now.theta, now.capacity, self.wet_suction(), theta_r, self._theta_s)
+        theta_r = self.inputs.get("soil.theta_r", torch.zeros((), dtype=psi.dtype)).expand_as(psi)
+        fields = (psi, update, now.theta, now.capacity, self.wet_suction(), theta_r, self._theta_s)
+        # a part at a time, which stays in the cache and whose temporaries take no memory to speak of
+        axis = 0 if psi.shape[0] >= psi.shape[1] else 1
+        parts = -(-psi.numel() // MOVED)
+        found = torch.empty_like(psi)
+        for into, *part in zip(*(field.chunk(parts, axis) for field in (found, *fields)), strict=True):
+            into.copy_(move(*part))
+        return found
 
     # ------------------------------------------------------------------------------------------- the boundary
 
@@ -121,7 +129,7 @@ class CpuStencil:
         shape, inputs = problem.side_shape(side), self.inputs
         call = self.module.SideCall()
         call.count, call.kind = shape[0] * shape[1], KINDS[kind]
-        call.face_mean, call.dt = FACE_MEANS.index(problem.face_mean), step.dt
+        call.face_mean, call.dt = FACE_MEANS.index(problem.face_mean), step.pond_dt
         call.rise, call.half, call.gravity = problem.side_rise(side), problem.half(side), problem.gravity
         keep: list[Tensor] = []
 
@@ -217,7 +225,9 @@ class CpuStencil:
             call.set("rows", found[slot], slot)
         coefficients = None
         if matrix:
-            coefficients = psi.new_empty(7, *problem.shape)
+            if self._matrix is None:
+                self._matrix = psi.new_empty(7, *problem.shape)
+            coefficients = self._matrix
             call.set("capacity", curves.capacity)
             call.set("dkr", curves.dkr)
             call.set("matrix", coefficients)
@@ -267,23 +277,13 @@ class CpuStencil:
 
     def pull_soil(self, psi: Tensor, theta: Tensor, kr: Tensor | None, gradients: Inputs) -> Tensor:
         """Add the cotangents of theta and kr to the soil's gradients; returns those of psi."""
-        by_kr = None if kr is None else _row(kr)
-        by_psi, by_parameter = soil.backward(self.relation, _row(psi), self.parameters, _row(theta), by_kr)
-        for name, value in zip(self.problem.soil_names(), by_parameter, strict=True):
-            if f"soil.{name}" in gradients:
-                gradients[f"soil.{name}"] += value.reshape(gradients[f"soil.{name}"].shape)
-        return by_psi.reshape(psi.shape)
+        wanted = [gradients.get(f"soil.{name}") for name in self.problem.soil_names()]
+        return self.soil.pull(psi, theta, kr, wanted)
 
     def push_soil(self, psi: Tensor, tangent: Tensor, tangents: Tangents) -> tuple[Tensor, Tensor]:
         """Tangents of theta and kr."""
-        names = self.problem.soil_names()
-        moving = [tangents.get(f"soil.{name}") for name in names]
-        rows = [
-            None if value is None else value.contiguous() if name == "table" else value.reshape(-1)
-            for name, value in zip(names, moving, strict=True)
-        ]
-        found = soil.tangent(self.relation, _row(psi), self.parameters, _row(tangent), rows)
-        return found[0].reshape(psi.shape), found[1].reshape(psi.shape)
+        moving = [tangents.get(f"soil.{name}") for name in self.problem.soil_names()]
+        return self.soil.push(psi, tangent, moving)
 
 
 class CpuLinearised:
@@ -525,21 +525,10 @@ class _Call:
 
 
 def _readable(name: str, value: Tensor) -> Tensor:
-    """Fields as the kernels read them: contiguous, but for one value that all cells share."""
-    if name in ("source", "storage") or name.startswith("soil."):
+    """Fields as the kernels read them: contiguous, but for one value that all cells share.
+
+    A series is laid out an interval at a time.
+    """
+    if name == "storage" or is_series(name) or name.startswith("soil."):
         return value
     return value.contiguous()
-
-
-def _row(field: Tensor) -> Tensor:
-    """A field as the soil's kernel reads it, [1, cells]."""
-    return field.reshape(1, -1).contiguous()
-
-
-def _flat(value: Tensor, name: str) -> Tensor:
-    """A soil parameter as [cells], a view of stride 0 where all cells share it; a table as it is."""
-    if name == "table":
-        return value.contiguous()
-    if not any(value.stride()):
-        return value[(0,) * value.dim()].expand(value.numel())
-    return value.reshape(-1)

@@ -6,6 +6,7 @@ Fields are [nz, ny, nx], z up, x fastest. A side's faces are [ny, nx] (top, bott
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES
-from dgpde.kernels.soil_relation.reference import PARAMETERS
+from dgpde.kernels.soil_relation.module import SoilFunction
+from dgpde.kernels.soil_relation.reference import soil_names
 
 SIDES = ("bottom", "top", "south", "north", "west", "east")
 AXES = ("z", "y", "x")
@@ -48,10 +50,11 @@ class StencilProblem:
     Attributes:
         shape: (nz, ny, nx).
         widths: sizes of the cells along z, y and x, [nz], [ny], [nx] m.
-        rise: H of the upper (northern, eastern) cell less that of the other at equal psi, m: [nz, 1, 1],
-            [1, ny, nx], [1, ny, nx]; the last entry along the axis belongs to no face.
+        rise: H of the upper (northern, eastern) cell less that of the other at equal psi, m: [nz, 1, 1], and of
+            the terrain [1, ny, nx], [1, ny, nx]; the last entry along the axis belongs to no face.
         gravity: component of gravity along z.
         relation, variant, classes, knots: of the soil, as the soil kernels take them; classes [nz, ny, nx].
+        function: of the relation "module", which PyTorch evaluates; None for all others.
         face_mean: name of the mean of the relative conductivities.
         lateral: whether water moves sideways; independent columns stand along x.
         sides: kind of boundary by side, a key of ``BOUNDARY_VALUES``; a side without one is closed.
@@ -76,6 +79,7 @@ class StencilProblem:
     active: Tensor | None = None
     classes: Tensor | None = None
     knots: tuple[float, float] | None = None
+    function: SoilFunction | None = None
 
     @property
     def cells(self) -> int:
@@ -132,14 +136,15 @@ class StencilProblem:
 
     def soil_names(self) -> tuple[str, ...]:
         """Names of the soil parameters that the kernel reads."""
-        return PARAMETERS[self.relation] or ("table",)
+        return soil_names(self.relation) if self.function is None else self.function.names
 
     def input_names(self) -> tuple[str, ...]:
         """Names of the tensors that the kernel reads; all of them are differentiable.
 
         psi0 [nz, ny, nx] m, ponding0 [ny, nx] m, face_z, face_y, face_x [nz, ny, nx] m2/s (of ``axes``;
         transmissivity of the face above, north, east of a cell: area times conductivity over distance; 0 where
-        there is none), storage [nz, ny, nx] m2 (volume times Ss/theta_s), soil.<name> [nz, ny, nx] (or the table).
+        there is none), storage [nz, ny, nx] m2 (volume times Ss/theta_s), soil.<name> [nz, ny, nx] (a table and
+        weights: as they are).
 
         With one row for each interval or a single one: of each side its values <side>.<name>, <side>.kr and
         <side>.transmissivity [1/s], [., *side]; source [., nz, ny, nx] 1/s (any of the sizes may be 1); wells
@@ -175,7 +180,7 @@ class Step:
 
     Attributes:
         interval: index of the output interval whose forcing holds.
-        dt: s.
+        dt: s; infinite for a steady state, which has no storage terms.
         psi: [nz, ny, nx] m.
         theta: [nz, ny, nx], theta(psi).
         ponding: [ny, nx] m.
@@ -186,6 +191,11 @@ class Step:
     psi: Tensor
     theta: Tensor
     ponding: Tensor
+
+    @property
+    def pond_dt(self) -> float:
+        """s over which a pond changes. In a steady state there is none, whatever this is."""
+        return self.dt if math.isfinite(self.dt) else 1.0
 
 
 class Evaluation(NamedTuple):
@@ -202,6 +212,7 @@ class Evaluation(NamedTuple):
         flux: by side, [*side] m/s into the domain.
         ponding, runoff: [ny, nx] m at the end of the step, and m/s.
         matrix: [7, nz, ny, nx] m2/s, the true Jacobian in the order of ``COEFFICIENTS``; None when not asked for.
+            It holds until the stencil is asked for another one, which may be written in its place.
     """
 
     residual: Tensor
@@ -252,7 +263,7 @@ class Linearised(Protocol):
 
     @property
     def matrix(self) -> Tensor:
-        """[7, nz, ny, nx], the true Jacobian."""
+        """[7, nz, ny, nx], the true Jacobian; it holds as long as that of an ``Evaluation``."""
 
     def load(self, cotangents: Cotangents, carry_theta: Tensor) -> Tensor:
         """d/dpsi of <cotangents, outputs> + <carry_theta, theta(psi)>, [nz, ny, nx]."""

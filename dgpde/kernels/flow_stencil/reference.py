@@ -56,7 +56,10 @@ class Terms(NamedTuple):
 
 def retention(problem: StencilProblem, inputs: Inputs, psi: Tensor) -> tuple[Tensor, Tensor]:
     """theta and kr of all cells at psi [nz, ny, nx]."""
-    return theta_kr(problem.relation, problem.variant, _soil(problem, inputs), psi, problem.knots)
+    soil = _soil(problem, inputs)
+    if problem.function is not None:
+        return problem.function.theta_kr(psi, soil)
+    return theta_kr(problem.relation, problem.variant, soil, psi, problem.knots)
 
 
 def _soil(problem: StencilProblem, inputs: Inputs) -> Inputs:
@@ -127,7 +130,7 @@ def side_flow(
     All is 0 where the cell is not active.
     """
     psi, kr, ponding_old = at
-    face = boundary_faces(problem, inputs, side, step.interval, step.dt, ponding_old)
+    face = boundary_faces(problem, inputs, side, step.interval, step.pond_dt, ponding_old)
     found = boundary(face, psi, kr)
     if problem.active is None:
         return found
@@ -235,7 +238,7 @@ def jacobian(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor) -
             matrix[2 + 2 * axis] = -d_b
             matrix[1 + 2 * axis] = before(d_a, axis)
         for side in problem.sides:
-            face_data = boundary_faces(problem, inputs, side, step.interval, step.dt, step.ponding)
+            face_data = boundary_faces(problem, inputs, side, step.interval, step.pond_dt, step.ponding)
 
             def inflow(a: Tensor, kr_a: Tensor, face_data: BoundaryFace = face_data) -> Tensor:
                 return boundary(face_data, a, kr_a).flux
@@ -266,8 +269,10 @@ class ReferenceStencil:
 
     def wet_suction(self) -> Tensor:
         """Suction near the inflection of theta(psi)."""
-        problem = self.problem
-        found = wet_suction(problem.relation, problem.variant, _soil(problem, self.inputs), problem.knots)
+        problem, soil = self.problem, _soil(self.problem, self.inputs)
+        if problem.function is not None:
+            return problem.function.wet_suction(self.inputs["psi0"], soil)
+        found = wet_suction(problem.relation, problem.variant, soil, problem.knots)
         return found.expand(problem.shape)
 
     def evaluate(self, step: Step, psi: Tensor, allowed: Tensor, matrix: bool) -> Evaluation:

@@ -11,6 +11,8 @@ import torch
 import triton
 from torch import Tensor
 
+from dgpde.kernels.flow_stencil.curves import Curves
+from dgpde.kernels.flow_stencil.module import FunctionSoil
 from dgpde.kernels.flow_stencil.problem import (
     AXES,
     SIDES,
@@ -25,7 +27,8 @@ from dgpde.kernels.flow_stencil.problem import (
 from dgpde.kernels.flow_stencil.reference_path import move
 from dgpde.kernels.flow_stencil.sides import faces_of
 from dgpde.kernels.flow_stencil.triton_launch import BLOCK, launch, programs
-from dgpde.kernels.flow_stencil.triton_soil import Curves, TritonSoil, flat_or_one
+from dgpde.kernels.flow_stencil.triton_network import TritonNetwork
+from dgpde.kernels.flow_stencil.triton_soil import TritonSoil, flat_or_one
 from dgpde.kernels.flow_stencil.triton_stencil import assemble_kernel, forward_kernel, reverse_kernel
 from dgpde.kernels.soil_relation.reference import wet_suction
 
@@ -56,7 +59,13 @@ class TritonStencil:
             raise ValueError(f"backend: 'triton' cannot run on tensors on {sample.device}: {reason}")
         self.problem, self.inputs = problem, {name: value.detach() for name, value in inputs.items()}
         soil = [self.inputs[f"soil.{name}"] for name in problem.soil_names()]
-        self.soil = TritonSoil(problem.relation, problem.variant, soil, problem.classes, problem.knots)
+        self.soil: TritonSoil | TritonNetwork | FunctionSoil
+        if problem.function is not None:
+            self.soil = FunctionSoil(problem.function, soil)
+        elif problem.relation == "network":
+            self.soil = TritonNetwork(soil)
+        else:
+            self.soil = TritonSoil(problem.relation, problem.variant, soil, problem.classes, problem.knots)
         self.constant = problem.relation == "saturated"
         storage, one = flat_or_one([self.inputs["storage"]])
         self.storage, self.one_storage = storage[0], bool(one)
@@ -114,6 +123,9 @@ class TritonStencil:
         """Suction near the inflection of theta(psi)."""
         if self._wet is None:
             problem = self.problem
+            if isinstance(self.soil, FunctionSoil):
+                self._wet = self.soil.wet_suction(self.inputs["psi0"])
+                return self._wet
             soil = {name: self.inputs[f"soil.{name}"] for name in problem.soil_names()}
             if problem.classes is not None:
                 soil |= {"classes": problem.classes}

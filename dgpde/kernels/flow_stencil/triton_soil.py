@@ -7,13 +7,12 @@ belong.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from dgpde.kernels.flow_stencil.curves import Curves
 from dgpde.kernels.flow_stencil.triton_launch import launch
 from dgpde.kernels.flow_stencil.triton_relations import RELATIONS, table_place, tabulated
 
@@ -161,16 +160,6 @@ def push_kernel(
             k += dkr[slot] * d
     tl.store(dot_theta + n, t, mask=live)
     tl.store(dot_kr + n, k, mask=live)
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The soil at some psi, [nz, ny, nx] each."""
-
-    theta: Tensor
-    kr: Tensor
-    capacity: Tensor
-    dkr: Tensor
 
 
 class TritonSoil:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dgpde._native import native_module
 from dgpde.kernels.soil_relation.reference import PARAMETERS
+from dgpde.kernels.soil_relation.reference_network import OWN
 
 #: Order of the relations in ``csrc/math/soil.h``.
 RELATIONS = tuple(PARAMETERS)
@@ -62,6 +63,10 @@ class _Call:
                 self.native.set_slot(name, slot, row.data_ptr(), stride)
 
     def set_soil(self, relation: Relation, parameters: Sequence[Tensor]) -> None:
+        if relation.name == "network":
+            *parameters, weights = parameters
+            self.set("weights", weights)
+            self.native.n_units, self.native.n_features = weights.shape[1], weights.shape[2] - OWN
         if relation.name != "tabulated":
             self.set_rows("raw", parameters)
             return
@@ -122,9 +127,9 @@ def slopes(relation: Relation, psi: Tensor, parameters: Sequence[Tensor]) -> tup
 def partials(relation: Relation, psi: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Derivatives of theta and kr in each parameter, [parameters, batch, cells] each.
 
-    For tables: in the 8 numbers of the two rows around psi.
+    For tables: in the 8 numbers of the two rows around psi. For networks: in all but the weights.
     """
-    count = 8 if relation.name == "tabulated" else len(parameters)
+    count = 8 if relation.name in ("tabulated", "network") else len(parameters)
     dtheta, dkr = psi.new_empty(count, *psi.shape), psi.new_empty(count, *psi.shape)
     call = _call(relation, psi, parameters)
     call.set("partial_theta", dtheta)
@@ -162,10 +167,15 @@ def backward(
         call.run()
         return grad_psi, [grad_table]
     # zeros: the kernel leaves the sums alone when there is nothing to sum over
-    grad_raw = psi.new_zeros(len(parameters), psi.shape[1])
+    fields = [value for value in parameters if value.dim() == 1]
+    grad_raw = psi.new_zeros(len(fields), psi.shape[1])
     call.set("grad_raw", grad_raw)
+    shared = []
+    if relation.name == "network":
+        shared.append(psi.new_zeros(call.module.WEIGHT_CHUNKS, *parameters[-1].shape))
+        call.set("grad_weights", shared[0])
     call.run()
-    return grad_psi, list(grad_raw.unbind(0))
+    return grad_psi, [*grad_raw.unbind(0), *(part.sum(0) for part in shared)]
 
 
 def tangent(
@@ -182,6 +192,9 @@ def tangent(
     if relation.name == "tabulated":
         call.set("dot_table", dot_parameters[0])
     else:
+        if relation.name == "network":
+            *dot_parameters, dot_weights = dot_parameters
+            call.set("dot_weights", dot_weights)
         call.set_rows("dot_raw", dot_parameters)
     call.set("dot_theta", dot_theta)
     call.set("dot_kr", dot_kr)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dgpde._native import native_module
 from dgpde.kernels.soil_relation import cpu, reference
-from dgpde.kernels.soil_relation.reference import PARAMETERS
+from dgpde.kernels.soil_relation.reference import is_shared, soil_names
 
 BACKENDS = ("cpu", "reference")
 
@@ -22,8 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def _reference(relation: cpu.Relation, psi: Tensor, parameters: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    names = PARAMETERS[relation.name] or ("table",)
-    values = dict(zip(names, parameters, strict=True))
+    values = dict(zip(soil_names(relation.name), parameters, strict=True))
     if relation.classes is not None:
         values["classes"] = relation.classes
     return reference.theta_kr(relation.name, relation.variant, values, psi, relation.knots)
@@ -157,7 +156,8 @@ def _on_cells(
 ) -> tuple[Tensor, Tensor]:
     """Shape everything as [batch, cells] and [cells]: cells are the trailing dimensions that parameters have."""
     tabulated = relation == "tabulated"
-    fields = [params["classes"]] if tabulated else [params[name] for name in PARAMETERS[relation]]
+    names = soil_names(relation)
+    fields = [params["classes"]] if tabulated else [params[name] for name in names if not is_shared(name)]
     # numpy's: torch.broadcast_shapes imports sympy, which takes seconds the first time
     core = np.broadcast_shapes(*(tuple(field.shape) for field in fields))
     full = np.broadcast_shapes(tuple(psi.shape), core)
@@ -178,6 +178,6 @@ def _on_cells(
         parameters = [params["table"].contiguous()]
     else:
         what = cpu.Relation(relation, variant)
-        parameters = [row(field) for field in fields]
+        parameters = [params[name].contiguous() if is_shared(name) else row(params[name]) for name in names]
     theta, kr = SoilRelationFunction.apply(what, heads, *parameters)
     return theta.reshape(full), kr.reshape(full)

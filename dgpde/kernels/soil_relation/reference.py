@@ -28,8 +28,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dgpde.kernels.soil_relation import reference_network as nets
 from dgpde.kernels.soil_relation import reference_pores as pores
 from dgpde.kernels.soil_relation import reference_simple as simple
+from dgpde.kernels.soil_relation.module import WEIGHT
 from dgpde.kernels.soil_relation.reference_common import Parameters
 from dgpde.kernels.soil_relation.reference_table import tabulated, tabulated_capacity, tabulated_wet_suction
 
@@ -48,7 +50,23 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "peters_durner_iden": ("theta_r", "theta_s", "alpha", "n", "omega", "l", "h_0", "a"),
     "saturated": ("theta_s",),
     "tabulated": (),
+    "network": ("theta_r", "theta_s", "alpha", "n", "l", "x1", "x2", "x3", "weights"),
 }
+
+
+#: Parameters that all cells share, by name; the others are one value for each cell.
+SHARED = ("table", "weights")
+
+
+def soil_names(relation: str) -> tuple[str, ...]:
+    """Names of the tensors that the kernel of a relation reads."""
+    return PARAMETERS[relation] or ("table",)
+
+
+def is_shared(name: str) -> bool:
+    """Whether all cells share a parameter, which is then as it is and not a field; its name or an input's."""
+    name = name.removeprefix("soil.")
+    return name in SHARED or name.startswith(WEIGHT)
 
 
 Slope = Callable[[Parameters, Tensor, int], Tensor]
@@ -59,6 +77,7 @@ _RELATIONS: dict[str, tuple[Curves, Slope, Suction]] = {
     "brooks_corey": (simple.brooks_corey, simple.brooks_corey_capacity, simple.brooks_corey_wet_suction),
     "gardner": (simple.gardner, simple.gardner_capacity, simple.gardner_wet_suction),
     "haverkamp": (simple.haverkamp, simple.haverkamp_capacity, simple.haverkamp_wet_suction),
+    "network": (nets.network, nets.network_capacity, nets.network_wet_suction),
     "saturated": (simple.saturated, simple.saturated_capacity, simple.saturated_wet_suction),
     "kosugi": (pores.kosugi, pores.kosugi_capacity, pores.kosugi_wet_suction),
     "fredlund_xing": (pores.fredlund_xing, pores.fredlund_xing_capacity, pores.fredlund_xing_wet_suction),

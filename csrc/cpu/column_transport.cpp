@@ -1,0 +1,48 @@
+// Transport of solutes in columns on the CPU: packs of columns, shared out among OpenMP threads.
+#include "../math/transport_adjoint.h"
+#include "../math/transport_forward.h"
+#include "column_transport_engine.h"
+#include "packs.h"
+
+namespace dgpde {
+namespace DGPDE_ENGINE {
+
+using V = Pack<double>::type;
+constexpr int W = Lane<V>::width;
+
+void transport_forward(const TransportProblem& p, WaterStore& water, const TransportOutput& out, TransportStore* kept,
+                       int threads) {
+  check_rows(water, W, sizeof(double));
+  if (kept) {
+    kept->allocate(p, W, sizeof(double));
+  }
+  for_each_pack<V>(p.n, p.n, TransportStep<V>::scratch(p.nz, p.solutes()), threads,
+                   [&](int64_t pack, int64_t, V* scratch) {
+                     const WaterRows<V> rows(water, pack);
+                     TransportForward<V> engine(p, out, Lanes{pack * W, p.n}, scratch, 1);
+                     if (kept) {
+                       TransportRows<V> states(*kept, p, pack);
+                       engine.run(rows, &states);
+                     } else {
+                       engine.run(rows, nullptr);
+                     }
+                   });
+}
+
+void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,
+                       const TransportCotangents& io, WaterStore& bars, bool continuous, int threads) {
+  check_rows(water, W, sizeof(double));
+  check_rows(kept, W, sizeof(double));
+  bars.roots = water.roots, bars.elastic = water.elastic, bars.source = water.source, bars.before = true;
+  bars.allocate(p.n, p.nz, W, sizeof(double));
+  for_each_pack<V>(p.n, p.n, TransportStep<V>::scratch(p.nz, p.solutes()), threads,
+                   [&](int64_t pack, int64_t, V* scratch) {
+                     const WaterRows<V> rows(water, pack);
+                     const TransportRows<V> states(kept, p, pack);
+                     WaterRows<V> to(bars, pack);
+                     TransportAdjoint<V>(p, io, Lanes{pack * W, p.n}, scratch, 1).run(rows, states, to, continuous);
+                   });
+}
+
+}  // namespace DGPDE_ENGINE
+}  // namespace dgpde

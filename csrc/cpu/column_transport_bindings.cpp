@@ -1,0 +1,164 @@
+// Python's view of transport in columns: structs that point to tensors, rows that only C++ reads.
+#include "column_transport_bindings.h"
+
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "dispatch.h"
+
+namespace py = pybind11;
+
+namespace dgpde {
+namespace {
+
+template <class T>
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+size_t slot_of(const std::string& name) {
+  static const char* const names[kSoluteSlots] = {"c0",
+                                                  "dispersivity",
+                                                  "diffusion",
+                                                  "decay",
+                                                  "capacity",
+                                                  "shape",
+                                                  "sorption_rate",
+                                                  "immobile_theta",
+                                                  "immobile_rate",
+                                                  "yield",
+                                                  "production",
+                                                  "source_c",
+                                                  "top",
+                                                  "bottom"};
+  for (size_t i = 0; i < kSoluteSlots; ++i)
+    if (name == names[i]) return i;
+  throw std::invalid_argument("name: no input " + name);
+}
+
+void bind_problem(py::module_& m) {
+  py::class_<TransportProblem>(m, "TransportProblem")
+      .def(py::init<>())
+      .def_readwrite("n", &TransportProblem::n)
+      .def_readwrite("nz", &TransportProblem::nz)
+      .def_readwrite("intervals", &TransportProblem::intervals)
+      .def_readwrite("evaporation", &TransportProblem::evaporation)
+      .def_readwrite("max_newton", &TransportProblem::max_newton)
+      .def_readwrite("linear_tolerance", &TransportProblem::linear_tolerance)
+      .def("set_scheme", [](TransportProblem& p, int scheme) { p.scheme = static_cast<Advection>(scheme); })
+      .def("set_dz", [](TransportProblem& p, uintptr_t a) { p.dz = pointer<const double>(a); })
+      .def("set_times", [](TransportProblem& p, uintptr_t a) { p.times = pointer<const double>(a); })
+      .def("set_skip", [](TransportProblem& p, uintptr_t a) { p.skip = pointer<const int32_t>(a); })
+      .def("add_solute",
+           [](TransportProblem& p, int isotherm, bool kinetic, bool immobile, bool uptake, bool evaporates,
+              double diffusion_power, int parent, int top, int bottom) {
+             p.kinds.push_back({static_cast<Isotherm>(isotherm), kinetic, immobile, uptake, evaporates,
+                                diffusion_power, parent, static_cast<SoluteSide>(top),
+                                static_cast<SoluteSide>(bottom)});
+             p.in.emplace_back();
+           })
+      .def("set_input",
+           [](TransportProblem& p, size_t solute, const std::string& name, uintptr_t a, int64_t t, int64_t z,
+              int64_t n) { p.in.at(solute).slot[slot_of(name)] = View{pointer<const void>(a), t, z, n}; });
+}
+
+void bind_results(py::module_& m) {
+  py::class_<TransportOutput>(m, "TransportOutput")
+      .def(py::init<>())
+      .def_readwrite("start", &TransportOutput::start)
+      .def("set", [](TransportOutput& o, const std::string& name, uintptr_t a) {
+        if (name == "state")
+          o.state = pointer<double>(a);
+        else if (name == "concentration")
+          o.concentration = pointer<double>(a);
+        else if (name == "top_flux")
+          o.top_flux = pointer<double>(a);
+        else if (name == "bottom_flux")
+          o.bottom_flux = pointer<double>(a);
+        else if (name == "mass")
+          o.mass = pointer<double>(a);
+        else if (name == "imbalance")
+          o.imbalance = pointer<double>(a);
+        else if (name == "moved")
+          o.moved = pointer<double>(a);
+        else if (name == "failed_time")
+          o.failed_time = pointer<double>(a);
+        else if (name == "peclet")
+          o.peclet = pointer<double>(a);
+        else if (name == "courant")
+          o.courant = pointer<double>(a);
+        else if (name == "status")
+          o.status = pointer<int32_t>(a);
+        else if (name == "iterations")
+          o.iterations = pointer<int64_t>(a);
+        else
+          throw std::invalid_argument("name: no output " + name);
+      });
+
+  py::class_<TransportCotangents>(m, "TransportCotangents")
+      .def(py::init<>())
+      .def_readwrite("first", &TransportCotangents::first)
+      .def("set",
+           [](TransportCotangents& c, const std::string& name, uintptr_t a) {
+             if (name == "concentration")
+               c.concentration = pointer<const double>(a);
+             else if (name == "top_flux")
+               c.top_flux = pointer<const double>(a);
+             else if (name == "bottom_flux")
+               c.bottom_flux = pointer<const double>(a);
+             else if (name == "carry")
+               c.carry = pointer<double>(a);
+             else if (name == "status")
+               c.status = pointer<int32_t>(a);
+             else
+               throw std::invalid_argument("name: no cotangent " + name);
+           })
+      .def("set_solutes", [](TransportCotangents& c, size_t count) { c.grad.resize(count); })
+      .def("set_gradient",
+           [](TransportCotangents& c, size_t solute, const std::string& name, uintptr_t a, int64_t t, int64_t z,
+              int64_t n) { c.grad.at(solute).slot[slot_of(name)] = MutableView{pointer<void>(a), t, z, n}; });
+}
+
+void bind_water(py::module_& m) {
+  py::class_<WaterStore>(m, "WaterRows")
+      .def(py::init<>())
+      .def_readwrite("roots", &WaterStore::roots)
+      .def_readwrite("elastic", &WaterStore::elastic)
+      .def_readwrite("source", &WaterStore::source)
+      .def_property_readonly("nbytes", &WaterStore::bytes);
+  py::class_<TransportStore>(m, "TransportRows")
+      .def(py::init<>())
+      .def_property_readonly("nbytes", &TransportStore::bytes);
+  py::class_<SteadyWater>(m, "SteadyWater")
+      .def(py::init<>())
+      .def_readwrite("n", &SteadyWater::n)
+      .def_readwrite("nz", &SteadyWater::nz)
+      .def_readwrite("steps", &SteadyWater::steps)
+      .def_readwrite("intervals", &SteadyWater::intervals)
+      .def("set_theta", [](SteadyWater& s, uintptr_t a, int64_t z,
+                           int64_t n) { s.theta = MutableView{pointer<void>(a), 0, z, n}; })
+      .def("set_flux", [](SteadyWater& s, uintptr_t a, int64_t z, int64_t n) {
+        s.flux = MutableView{pointer<void>(a), 0, z, n};
+      });
+}
+
+}  // namespace
+
+void bind_column_transport(py::module_& m) {
+  bind_problem(m);
+  bind_results(m);
+  bind_water(m);
+  const auto free_gil = py::call_guard<py::gil_scoped_release>();
+  m.def("column_water", &column_water, py::arg("problem"), py::arg("history"), py::arg("water"), py::arg("threads"),
+        free_gil);
+  m.def("steady_water", &steady_water, py::arg("steady"), py::arg("water"), py::arg("threads"), free_gil);
+  m.def("steady_gradients", &steady_gradients, py::arg("steady"), py::arg("bars"), py::arg("threads"), free_gil);
+  m.def("transport_forward", &transport_forward, py::arg("problem"), py::arg("water"), py::arg("output"),
+        py::arg("kept").none(true), py::arg("threads"), free_gil);
+  m.def("transport_adjoint", &transport_adjoint, py::arg("problem"), py::arg("water"), py::arg("kept"),
+        py::arg("cotangents"), py::arg("bars"), py::arg("continuous"), py::arg("threads"), free_gil);
+}
+
+}  // namespace dgpde

@@ -1,0 +1,358 @@
+// The discrete adjoint of the transport in a pack of columns, from the last accepted step to the first; derived in
+// dgpde/kernels/column_transport/README.md, whose names are used here. Cotangents of the water of each step (water
+// content at both ends, fluxes, uptake, sources) go to rows of their own, for the adjoint of the flow.
+#pragma once
+
+#include "transport_rows.h"
+#include "transport_step.h"
+
+namespace dgpde {
+inline namespace DGPDE_ISA {
+
+template <class V>
+class TransportAdjoint : TransportStep<V> {
+  using Base = TransportStep<V>;
+  using Base::p, Base::lanes, Base::c, Base::w, Base::dt, Base::inv_dt, Base::weight, Base::interval, Base::active,
+      Base::top, Base::bottom, Base::solute, Base::flux;
+  using Base::W;
+  using typename Base::Face;
+  using typename Base::Local;
+  using typename Base::R;
+
+ public:
+  DGPDE_HD TransportAdjoint(const TransportProblem& problem, const TransportCotangents& cotangents,
+                            const Lanes& which, V* scratch, int64_t stride)
+      : Base(problem, which, scratch, stride), io(cotangents) {}
+
+  // `continuous`: the fluxes of the water follow from its bottom flux, as those of a flow run do.
+  DGPDE_HD void run(const WaterRows<V>& water, const TransportRows<V>& kept, WaterRows<V>& bars, bool continuous) {
+    begin();
+    for (int lane = 0; lane < W; ++lane) bars.finish(lane, water.count(lane), false);
+    clear(bars.row(0));
+    for (int64_t r = water.longest() - 1; r > 0; --r) {
+      for (int lane = 0; lane < W; ++lane) put_mask(active, lane, lanes.owns(lane) && r < kept.count(lane));
+      bar = bars.row(r);
+      clear(bar);
+      if (!any(active)) continue;
+      this->load_water(water, r);
+      load_states(kept, r);
+      for (int64_t i = p.solutes() - 1; i >= 0; --i)
+        p.scheme == Advection::tvd ? reverse<true>(i, r, water, kept) : reverse<false>(i, r, water, kept);
+      fold_fluxes(continuous);
+    }
+    finish(kept);
+  }
+
+ private:
+  const TransportCotangents& io;
+  WaterRow<V> bar;
+  V worst{};
+
+  DGPDE_HD int64_t solute_at(int64_t t, int64_t i) const { return (t * p.solutes() + i) * p.n; }
+  DGPDE_HD double* carry_at(int64_t i, int j, int64_t k) const {
+    return io.carry + ((i * kStates + j) * p.nz + k) * p.n;
+  }
+
+  DGPDE_HD void begin() {
+    for (int64_t i = 0; i < p.solutes(); ++i) {
+      const SoluteCells<V> s = solute(i);
+      for (int64_t k = 0; k < p.nz; ++k) {
+        for (int j = 0; j < kStates; ++j) s.next(k, j) = load<V>(View{carry_at(i, j, k), 0, 0, 1}, 0, 0, lanes);
+        for (int slot = kDispersivity; slot < kCellSlots; ++slot) {
+          const MutableView& v = io.grad[i].slot[slot];
+          if (v.data) s.sum(k, slot) = load<V>(View{v.data, v.t, v.z, v.n}, 0, k, lanes);
+        }
+      }
+    }
+  }
+
+  DGPDE_HD void clear(const WaterRow<V>& row) const {
+    for (int64_t k = 0; k < p.nz; ++k) {
+      row.theta[k] = row.before[k] = row.flux[k] = V{};
+      if (row.taken) row.taken[k] = V{};
+      if (row.elastic) row.elastic[k] = V{};
+      if (row.source) row.source[k] = V{};
+    }
+    row.flux[p.nz] = V{};
+  }
+
+  // The states before the step, and what decayed in it.
+  DGPDE_HD void load_states(const TransportRows<V>& kept, int64_t r) {
+    kept.each(r - 1, [&](int64_t i, int j, const V* at) {
+      const SoluteCells<V> s = solute(i);
+      for (int64_t k = 0; k < p.nz; ++k) s.state(k, j) = select(active, at[k], V{});
+    });
+    for (int64_t i = 0; i < p.solutes(); ++i) {
+      const SoluteKind& kind = p.kinds[i];
+      const SoluteCells<V> s = solute(i);
+      const V *x = kept.at(r, i, 0), *sorbed = kept.at(r, i, 1), *still = kept.at(r, i, 2);
+      for (int64_t k = 0; k < p.nz; ++k) {
+        s.of_decayed(k) = V{};
+        const Phases<V> f =
+            phases<V>(kind.isotherm, select(active, x[k], V{}), s.input(k, kCapacity), s.input(k, kShape));
+        V held = this->mobile(s, k) * f.c + (kind.kinetic ? select(active, sorbed[k], V{}) : f.m);
+        if (kind.immobile) held = held + s.input(k, kImmobileTheta) * select(active, still[k], V{});
+        s.decayed(k) = this->size(k) * s.input(k, kDecay) * held;
+      }
+    }
+  }
+
+  DGPDE_HD V observed(const double* cotangent, int64_t t_shift, int64_t i, int64_t k, Mask<V> where) const {
+    V x{};
+    for (int lane = 0; lane < W; ++lane)
+      if (get_mask(where, lane))
+        put(x, lane, cotangent[solute_at(interval[lane] + t_shift, i) * p.nz + k * p.n + lanes.column(lane)]);
+    return x;
+  }
+  DGPDE_HD V side_cotangent(const double* cotangent, int64_t i) const {
+    V x{};
+    if (!cotangent) return x;
+    for (int lane = 0; lane < W; ++lane)
+      if (get_mask(active, lane)) put(x, lane, cotangent[solute_at(interval[lane], i) + lanes.column(lane)]);
+    return weight * x;
+  }
+
+  template <bool kTvd>
+  DGPDE_HD void reverse(int64_t i, int64_t r, const WaterRows<V>& water, const TransportRows<V>& kept) {
+    const SoluteKind& kind = p.kinds[i];
+    const SoluteCells<V> s = solute(i);
+    const int64_t last = p.nz - 1;
+    const bool sorbs = kind.isotherm != Isotherm::none;
+    this->coefficients(i);
+    const V* x = kept.at(r, i, 0);
+    for (int64_t k = 0; k < p.nz; ++k) c.x(k) = select(active, x[k], V{});
+    this->enter_phases(i);
+    this->template matrix<kTvd>();
+    this->template scale_columns<kTvd>();
+
+    // Cotangents of the new state: carried, observed, of the fluxes through the sides, of what decayed
+    const V seed_top = side_cotangent(io.top_flux, i), seed_bottom = side_cotangent(io.bottom_flux, i);
+    Mask<V> ends{};
+    bool observes = false;
+    if (io.concentration)
+      for (int lane = 0; lane < W; ++lane) {
+        const bool there = get_mask(active, lane) && water.ends_interval(r, lane);
+        put_mask(ends, lane, there);
+        observes |= there;
+      }
+    for (int64_t k = 0; k < p.nz; ++k) {
+      const R dz = this->size(k);
+      const Local l = this->local(kind, s, k);
+      V of_c = s.next(k, 0), of_m = s.next(k, 1), of_still = s.next(k, 2);
+      if (observes) of_c = of_c + observed(io.concentration, 0, i, k, ends);
+      if (k == last) of_c = of_c + seed_top * top.f1;
+      if (k == 0) of_c = of_c + seed_bottom * bottom.f1;
+      const V decay = dz * s.input(k, kDecay) * s.of_decayed(k);
+      of_c = of_c + decay * this->mobile(s, k), of_m = of_m + decay;
+      if (kind.immobile) {
+        of_still = of_still + decay * s.input(k, kImmobileTheta);
+        of_c = of_c + of_still * s.input(k, kImmobileRate) * l.inv_b;
+      }
+      s.next(k, 0) = of_c, s.next(k, 1) = of_m, s.next(k, 2) = of_still;
+      const V of_sorbed = kind.kinetic ? of_m * s.input(k, kSorptionRate) * l.inv_s : of_m;
+      c.change(k) = of_c * c.dc(k);
+      if (sorbs) c.change(k) = c.change(k) + of_sorbed * c.dm(k);
+      c.rhs(k) = select(active, V(c.change(k)), V{});
+      c.of_spread(k) = V{};
+    }
+    this->template solve<kTvd, true>();
+    check<kTvd>();
+    cells(i, r, kept);
+    faces<kTvd>(i);
+    side(i, last, kind.top, top, -flux(p.nz), this->top_value, seed_top, kTopValue, p.nz, R(-1));
+    side(i, 0, kind.bottom, bottom, flux(0), this->bottom_value, seed_bottom, kBottomValue, 0, R(1));
+    if (p.in[i].slot[kDiffusion].data || io.grad[i].slot[kDiffusion].data)
+      for (int64_t k = 0; k < p.nz; ++k) {
+        const V theta = c.theta(k), to = this->theta_power(kind, k);
+        s.sum(k, kDiffusion) = s.sum(k, kDiffusion) + c.of_spread(k) * to;
+        bar.theta[k] = bar.theta[k] +
+                       c.of_spread(k) * s.input(k, kDiffusion) * static_cast<R>(kind.diffusion_power) * to / theta;
+      }
+  }
+
+  // What is left of the transposed rows, against the size of their terms.
+  template <bool kTvd>
+  DGPDE_HD void check() {
+    const R limit = vmax(static_cast<R>(p.linear_tolerance), R(1e4) * std::numeric_limits<R>::epsilon());
+    // Far from all that is observed the multipliers fade below the normal numbers, whose digits are not all there.
+    const R fading = std::numeric_limits<R>::min() / std::numeric_limits<R>::epsilon();
+    for (int64_t k = 0; k < p.nz; ++k) {
+      const V made = this->template times_column<kTvd>(k, [&](int64_t j) { return V(c.rhs(j)); });
+      const V asked = select(active, V(c.change(k)), V{});
+      const V terms = vabs(V(c.diag(k)) * V(c.rhs(k))) + vabs(asked);
+      worst = select(vabs(made - asked) <= limit * terms + fading, worst, broadcast<V>(1));
+    }
+  }
+
+  // What the terms of each cell give, with lambda in c.rhs and the cotangents of the new state in s.next, which
+  // become those of the state before.
+  DGPDE_HD void cells(int64_t i, int64_t r, const TransportRows<V>& kept) {
+    const SoluteKind& kind = p.kinds[i];
+    const SoluteInputs<View>& in = p.in[i];
+    const SoluteInputs<MutableView>& grad = io.grad[i];
+    const SoluteCells<V> s = solute(i);
+    const bool sorbs = kind.isotherm != Isotherm::none;
+    const V *sorbed_now = kept.at(r, i, 1), *still_now = kept.at(r, i, 2);
+    for (int64_t k = 0; k < p.nz; ++k) {
+      const R dz = this->size(k);
+      const Local l = this->local(kind, s, k);
+      const V lambda = c.rhs(k), conc = c.c(k), a = s.input(k, kCapacity), b = s.input(k, kShape);
+      const Phases<V> old = phases<V>(kind.isotherm, s.state(k, 0), a, b);
+      const V of_coefficient = -lambda * conc;  // of of_c
+      const V of_decayed = dz * s.of_decayed(k);
+      V of_decay = of_coefficient * dz * this->mobile(s, k) + of_decayed * this->mobile(s, k) * conc;
+      V of_theta = of_coefficient * dz * l.age + of_decayed * s.input(k, kDecay) * conc;
+      V before = lambda * dz * inv_dt * old.c;
+      V carry_c = lambda * dz * inv_dt * this->mobile_old(s, k), carry_m{}, carry_still{};
+      if (sorbs) {
+        const V of_of_m = -lambda * c.m(k);
+        V of_m = s.next(k, 1);  // of m at the new state, as a function of c
+        if (kind.kinetic) {
+          const V rate = s.input(k, kSorptionRate), of_s = of_m, now = select(active, sorbed_now[k], V{});
+          const V was = s.state(k, 1), square = l.inv_s * l.inv_s;
+          of_m = of_s * rate * l.inv_s;
+          of_decay = of_decay + dz * rate * square * (of_of_m * rate - lambda * inv_dt * was) - of_s * now * l.inv_s +
+                     of_decayed * now;
+          s.sum(k, kSorptionRate) = s.sum(k, kSorptionRate) +
+                                    dz * l.age * square * (of_of_m * l.age + lambda * inv_dt * was) +
+                                    of_s * (c.m(k) - now) * l.inv_s;
+          carry_m = (lambda * dz * rate + of_s) * inv_dt * l.inv_s;
+        } else {
+          of_decay = of_decay + of_of_m * dz + of_decayed * c.m(k);
+          carry_m = lambda * dz * inv_dt;
+        }
+        of_m = of_m - lambda * c.of_m(k);
+        const IsothermPartials<V> d = isotherm_partials<V>(kind.isotherm, c.x(k), a, b);
+        s.sum(k, kCapacity) = s.sum(k, kCapacity) + select(active, of_m * d.a, V{});
+        s.sum(k, kShape) = s.sum(k, kShape) + select(active, of_m * d.b, V{});
+      }
+      if (kind.immobile) {
+        const V rate = s.input(k, kImmobileRate), theta = s.input(k, kImmobileTheta), of_still = s.next(k, 2);
+        const V now = select(active, still_now[k], V{}), was = s.state(k, 2), square = l.inv_b * l.inv_b;
+        const V both = of_coefficient * l.age + lambda * inv_dt * was;  // of rate theta/of_b dz
+        of_decay = of_decay + dz * rate * theta * square * (of_coefficient * rate - lambda * inv_dt * was * theta) -
+                   of_still * theta * now * l.inv_b + of_decayed * theta * now;
+        s.sum(k, kImmobileRate) =
+            s.sum(k, kImmobileRate) + dz * theta * theta * l.age * square * both + of_still * (conc - now) * l.inv_b;
+        s.sum(k, kImmobileTheta) = s.sum(k, kImmobileTheta) - of_theta - before + dz * rate * rate * square * both +
+                                   of_still * (inv_dt * was - l.age * now) * l.inv_b +
+                                   of_decayed * s.input(k, kDecay) * now;
+        carry_still = (lambda * dz * rate + of_still) * theta * inv_dt * l.inv_b;
+      }
+      s.sum(k, kDecay) = s.sum(k, kDecay) + of_decay;
+      bar.theta[k] = bar.theta[k] + of_theta;
+      bar.before[k] = bar.before[k] + before;
+      if (bar.taken && kind.uptake) bar.taken[k] = bar.taken[k] + of_coefficient;
+      if (bar.elastic) bar.elastic[k] = bar.elastic[k] + of_coefficient;
+      if (bar.source) {
+        const V g = select(active, w.source[k], V{}), gone = select(g < V{}, -of_coefficient, V{});
+        V come{};
+        if (in.slot[kSourceC].data) come = select(g > V{}, lambda * this->series(in.slot[kSourceC], k), V{});
+        bar.source[k] = bar.source[k] + gone + come;
+        add_series(grad.slot[kSourceC], k, lambda * vmax(g, V{}));
+      }
+      add_series(grad.slot[kProduction], k, lambda * dz);
+      if (kind.parent >= 0) {
+        const SoluteCells<V> parent = solute(kind.parent);
+        s.sum(k, kYield) = s.sum(k, kYield) + lambda * parent.decayed(k);
+        parent.of_decayed(k) = parent.of_decayed(k) + lambda * s.input(k, kYield);
+      }
+      s.next(k, 0) = select(active, carry_c, V(s.next(k, 0)));
+      s.next(k, 1) = select(active, carry_m, V(s.next(k, 1)));
+      s.next(k, 2) = select(active, carry_still, V(s.next(k, 2)));
+    }
+  }
+
+  template <bool kTvd>
+  DGPDE_HD void faces(int64_t i) {
+    const SoluteCells<V> s = solute(i);
+    for (int64_t k = 0; k + 1 < p.nz; ++k) {
+      const V q = flux(k + 1), of_flux = c.rhs(k + 1) - c.rhs(k);
+      const Face f = this->template face_above<kTvd>(k);
+      const V of_conductance = of_flux * (c.c(k) - c.c(k + 1)) * (R(0.5) / this->distance(k));
+      const V length = s.input(k, kDispersivity) + s.input(k + 1, kDispersivity), along = of_conductance * vabs(q);
+      bar.flux[k + 1] = bar.flux[k + 1] + of_flux * f.per_q + of_conductance * length * sign(q);
+      c.of_spread(k) = c.of_spread(k) + of_conductance;
+      c.of_spread(k + 1) = c.of_spread(k + 1) + of_conductance;
+      s.sum(k, kDispersivity) = s.sum(k, kDispersivity) + along;
+      s.sum(k + 1, kDispersivity) = s.sum(k + 1, kDispersivity) + along;
+    }
+  }
+  static DGPDE_HD V sign(V q) {
+    const V one = broadcast<V>(1);
+    return select(q > V{}, one, select(q < V{}, -one, V{}));
+  }
+
+  DGPDE_HD void side(int64_t i, int64_t k, SoluteSide, const SideFlux<V>& f, V q, V, V seed, int slot, int64_t face,
+                     R direction) {
+    const SoluteCells<V> s = solute(i);
+    const V of_flux = select(active, c.rhs(k) + seed, V{}), conc = c.c(k);
+    const V of_spread = of_flux * (f.spread0 + f.spread1 * conc) * (R(2) / this->size(k));
+    V of_q = of_flux * (f.q0 + f.q1 * conc) + of_spread * s.input(k, kDispersivity) * sign(q);
+    c.of_spread(k) = c.of_spread(k) + of_spread;
+    s.sum(k, kDispersivity) = s.sum(k, kDispersivity) + of_spread * vabs(q);
+    bar.flux[face] = bar.flux[face] + direction * of_q;
+    add_series(io.grad[i].slot[slot], 0, of_flux * f.v0);
+  }
+
+  // Cotangents of the fluxes as those of what they follow from.
+  DGPDE_HD void fold_fluxes(bool continuous) {
+    if (!continuous) return;
+    V above{};
+    for (int64_t k = p.nz - 1; k >= 0; --k) {
+      above = above + bar.flux[k + 1];
+      const V filled = above * inv_dt * this->size(k);
+      bar.theta[k] = bar.theta[k] - filled;
+      bar.before[k] = bar.before[k] + filled;
+      if (bar.taken) bar.taken[k] = bar.taken[k] - above;
+      if (bar.elastic) bar.elastic[k] = bar.elastic[k] - above;
+      if (bar.source) bar.source[k] = bar.source[k] + above;
+    }
+    bar.flux[0] = bar.flux[0] + above;
+  }
+
+  DGPDE_HD void add_series(const MutableView& v, int64_t k, V x) const {
+    if (!v.data) return;
+    for (int lane = 0; lane < W; ++lane)
+      if (get_mask(active, lane))
+        static_cast<R*>(v.data)[interval[lane] * v.t + k * v.z + lanes.column(lane) * v.n] += get(x, lane);
+  }
+
+  DGPDE_HD void finish(const TransportRows<V>& kept) {
+    Mask<V> own{};
+    for (int lane = 0; lane < W; ++lane) put_mask(own, lane, lanes.owns(lane));
+    for (int lane = 0; lane < W; ++lane)
+      if (lanes.owns(lane)) io.status[lanes.column(lane)] |= get(worst, lane) != R(0);
+    for (int64_t i = 0; i < p.solutes(); ++i) {
+      const SoluteKind& kind = p.kinds[i];
+      const SoluteCells<V> s = solute(i);
+      const V* x = kept.at(0, i, 0);
+      for (int64_t k = 0; k < p.nz; ++k) {
+        for (int j = 0; j < kStates; ++j) store<V>(carry_at(i, j, k), 1, lanes, own, s.next(k, j));
+        if (io.first) initial(i, kind, s, k, x[k], own);
+        for (int slot = kDispersivity; slot < kCellSlots; ++slot) {
+          const MutableView& v = io.grad[i].slot[slot];
+          if (v.data) store<V>(static_cast<R*>(v.data) + k * v.z, v.n, lanes, own, s.sum(k, slot));
+        }
+      }
+    }
+  }
+
+  // The state at the start: c0, m(c0) and immobile water at c0.
+  DGPDE_HD void initial(int64_t i, const SoluteKind& kind, const SoluteCells<V>& s, int64_t k, V x,
+                        Mask<V> own) const {
+    const V a = s.input(k, kCapacity), b = s.input(k, kShape), of_m = s.next(k, 1);
+    V of_c = s.next(k, 0) + s.next(k, 2);
+    if (kind.isotherm != Isotherm::none) {
+      const IsothermPartials<V> d = isotherm_partials<V>(kind.isotherm, x, a, b);
+      s.sum(k, kCapacity) = s.sum(k, kCapacity) + of_m * d.a;
+      s.sum(k, kShape) = s.sum(k, kShape) + of_m * d.b;
+      of_c = of_c + of_m * isotherm_slope<V>(kind.isotherm, x, a, b);
+    }
+    const MutableView& v = io.grad[i].slot[kInitial];
+    if (v.data) store<V>(static_cast<R*>(v.data) + k * v.z, v.n, lanes, own, of_c);
+  }
+};
+
+}  // namespace DGPDE_ISA
+}  // namespace dgpde

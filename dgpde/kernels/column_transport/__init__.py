@@ -1,0 +1,1 @@
+"""Advection, dispersion, sorption and reactions of solutes in columns; see README.md."""

@@ -1,0 +1,108 @@
+"""The experiments of benchmarks/learning, each once in the small: that they run, and that learning learns."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from benchmarks.learning import data_efficiency, soil_curves, steady_profile, unsoda
+from benchmarks.learning.optimise import minimise
+from benchmarks.learning.record import spread
+from benchmarks.learning.weather import DAY, rain_and_evaporation
+
+
+def rosenbrock(x: torch.Tensor) -> torch.Tensor:
+    """[n, p] -> [n], least (0) where every number is 1."""
+    return (100.0 * (x[:, 1:] - x[:, :-1].square()).square() + (1.0 - x[:, :-1]).square()).sum(1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_minimise_finds_the_minimum_of_every_row(n: int) -> None:
+    start = torch.randn(n, 6, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    found = minimise(rosenbrock, start, 300)
+    # quadratic convergence near the minimum: round-off is reached when the minimum is; 4 is the other minimum's value
+    assert bool(((found.loss < 1e-12) | ((found.loss - 4.0).abs() < 0.2)).all())
+    assert found.loss.shape == (n,)
+
+
+def test_minimise_rows_do_not_see_each_other() -> None:
+    start = torch.randn(3, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    together = minimise(rosenbrock, start, 20).x
+    alone = torch.cat([minimise(rosenbrock, row[None], 20).x for row in start])
+    # sums over rows of three or of one differ by round-off, which twenty steps of a stiff problem multiply
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_minimise_takes_no_step_into_what_is_not_finite() -> None:
+    def walled(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x[:, 0] > 0.0, x[:, 0] - torch.log(x[:, 0].clamp(min=1e-300)), torch.nan)
+
+    found = minimise(walled, torch.full((2, 1), 0.05, dtype=torch.float64), 60)
+    # the minimum of x - ln x is at 1; the loss is flat to 1e-10 within 1e-5 of it
+    torch.testing.assert_close(found.x, torch.ones_like(found.x), rtol=0, atol=1e-5)
+
+
+def test_minimise_refuses_a_start_that_fails() -> None:
+    with pytest.raises(RuntimeError, match="loss at the start"):
+        minimise(lambda x: x.sum(1) * math.nan, torch.zeros(1, 2, dtype=torch.float64), 3)
+
+
+def test_weather_has_the_mean_it_says() -> None:
+    rain, demand = rain_and_evaporation(20_000, seed=0, per_day=2, wet=0.25, depth=0.01, demand=0.003)
+    assert rain.shape == demand.shape == (40_000,)
+    # 5,000 wet days of an exponential depth: the sum has a standard deviation of 2 %
+    assert abs(rain.sum().item() * DAY / 2 / (20_000 * 0.25 * 0.01) - 1.0) < 0.08
+    assert bool((demand > 0.0).all())
+
+
+def test_steady_profile_learns() -> None:
+    found = steady_profile.learn("exact", range(2), evaluations=(25, 35))
+    # a start is wrong by 50 % or so
+    assert all(row["mean K error %"] < 5.0 for row in found.rows)
+
+
+def test_soil_curves_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soil_curves, "DAYS", 8)
+    monkeypatch.setattr(soil_curves, "TRAINED", 5)
+    monkeypatch.setattr(soil_curves, "FINE", 60)
+    monkeypatch.setattr(soil_curves, "CELLS", 30)
+    monkeypatch.setattr(soil_curves, "STARTS", {"network": 1, "van Genuchten": 1})
+    for cached in (soil_curves.weather, soil_curves.truth):
+        cached.cache_clear()
+    before = soil_curves.learn("films", "network", range(2), evaluations=1).rows
+    after = soil_curves.learn("films", "network", range(2), evaluations=20).rows
+    for old, new in zip(before, after, strict=True):
+        assert new["theta, 30 days after"] < old["theta, 30 days after"]
+    assert spread(soil_curves.learn("films", "van Genuchten", range(2), evaluations=2).rows)
+    plain = soil_curves.plain("films", 4, range(1), steps=100)
+    assert all(math.isfinite(value) for value in plain[0].values())
+    for cached in (soil_curves.weather, soil_curves.truth):
+        cached.cache_clear()
+
+
+def test_unsoda_splits_by_publication_and_learns() -> None:
+    data = unsoda.samples()
+    for publication in torch.unique(data.publication):
+        assert torch.unique(data.fold[data.publication == publication]).numel() == 1
+    train = data.fold != 0
+    first = unsoda.total(unsoda.trained(data, train, seed=0, departs=True, steps=5))
+    later = unsoda.total(unsoda.trained(data, train, seed=0, departs=True, steps=40))
+    assert later < first
+
+
+def test_data_efficiency_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_efficiency, "RECORD", 320)
+    monkeypatch.setattr(data_efficiency, "FINE", 40)
+    for cached in (data_efficiency.weather, data_efficiency.truth):
+        cached.cache_clear()
+    for way in ("hybrid", "calibrated physics"):
+        values = data_efficiency.with_physics(way, 10, range(1), evaluations=4)
+        row = data_efficiency.errors(values[0], 0)
+        assert all(math.isfinite(value) for value in row.values())
+    lstm = data_efficiency.errors(data_efficiency.recurrent(100, 0, steps=20), 0)
+    # a year of water contents between 0.06 and 0.36: the mean alone is wrong by 0.1
+    assert lstm["theta"] < 0.15
+    for cached in (data_efficiency.weather, data_efficiency.truth):
+        cached.cache_clear()
