@@ -30,6 +30,8 @@ class TransportAccount:
     failed: float | None = None  # time at which it could not go on, s
     reason: str = ""
     iterations: int = 0
+    peclet: float = 0.0  # the largest of a central scheme
+    courant: float = 0.0
     moved: Tensor = field(default_factory=lambda: torch.zeros(()))
     entered: Tensor = field(default_factory=lambda: torch.zeros(()))
     carried: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -148,6 +150,10 @@ class TransportRun:
                 except StepFailure as failure:
                     account.failed, account.reason = float(self.times[interval]), str(failure)
                     return out
+                if self.geometry.scheme == "central":
+                    peclet, courant = stepper.numbers(water, values)
+                    account.peclet = max(account.peclet, peclet)
+                    account.courant = max(account.courant, courant)
                 if not weighed:
                     self._weigh(0, stepper, water, water.old, values, state)
                     weighed = True

@@ -15,6 +15,8 @@ from dgpde.steady_flow import SteadyFlow
 from dgpde.transport import Transport
 from dgpde.transport_boundary import Concentration, InflowConcentration, ZeroGradient
 
+pytestmark = pytest.mark.filterwarnings("ignore:scheme 'central' may oscillate")
+
 SCHEMES = ("upwind", "central", "tvd")
 CASES = [
     ("upwind", False, "linear"),
@@ -216,3 +218,10 @@ def test_bad_input() -> None:
     flow.field_run = None
     with pytest.raises(ValueError, match="^flow has not kept its run"):
         single.solve(0.0, flow)
+
+
+def test_a_central_scheme_says_when_it_may_oscillate() -> None:
+    grid = dgpde.Grid((1, 4), (1.0, 1.0))
+    flow = SteadyFlow(0.25, {"x": 1e-5})
+    with pytest.warns(UserWarning, match=r"Peclet number is 10 .*Courant number 0.4;"):
+        Transport(grid, Solute("c", 0.1), scheme="central").solve(0.0, flow, [0.0, 1e4])

@@ -15,7 +15,7 @@ Both local states are linear in s_eq(c), c and their old values: they are elimin
 brings in: with the water w through it (positive inward), the concentration b given there and the conductance G over
 half a cell
 
-    concentration: w b + G (b - c)     inflow_concentration: w b where w > 0, else w c     zero_gradient: w c
+    inflow_concentration: w b where w > 0, else w c     concentration: the same + G (b - c)     zero_gradient: w c
     solute_flux: A f                   evaporating water (w < 0 under an atmosphere) carries nothing unless told to
 """
 
@@ -204,12 +204,11 @@ class Cell:
         leaving = flow if self.species.evaporates or not (side == "top" and self.species.atmosphere) else 0.0
         if kind == "solute_flux":
             return self.geometry.side_area(side) * self.values[f"{side}.f"] + 0.0 * c, flow
-        if kind == "concentration":
-            b = self.values[f"{side}.c"]
-            carried = torch.where(flow > 0.0, flow, leaving)
-            return carried * b + self.conductance[side] * (b - c), flow
         entering = c if kind == "zero_gradient" else self.values[f"{side}.c"]
-        return torch.where(flow > 0.0, flow * entering, leaving * c), flow
+        carried = torch.where(flow > 0.0, flow * entering, leaving * c)
+        return (
+            carried + self.conductance[side] * (entering - c) if kind == "concentration" else carried
+        ), flow
 
     def residual(self, c: Tensor, states: Values | None = None) -> Tensor:
         """L(c), [nz, ny, nx] kg/s."""
@@ -271,10 +270,9 @@ class Cell:
         leaving = flow if self.species.evaporates or not (side == "top" and self.species.atmosphere) else 0.0
         if kind == "solute_flux":
             return torch.zeros_like(flow)
-        if kind == "concentration":
-            return -self.conductance[side]
         entering = flow if kind == "zero_gradient" else torch.zeros_like(flow)
-        return torch.where(flow > 0.0, entering, leaving)
+        carried = torch.where(flow > 0.0, entering, leaving)
+        return carried - self.conductance[side] if kind == "concentration" else carried
 
 
 def _in_field(geometry: Geometry, side: str, value: Tensor) -> Tensor:

@@ -199,6 +199,19 @@ class Stepper:
         self._known[number] = _Conducted(key, network, sides)
         return network, sides
 
+    def numbers(self, water: Water, values: list[Values]) -> tuple[float, float]:
+        """The largest grid Peclet and Courant numbers of the faces; the first is infinite where nothing disperses."""
+        peclet = courant = 0.0
+        least = torch.where(self.geometry.volume > 0.0, water.new, torch.inf)
+        for number in range(len(self.species)):
+            network, _ = self._network(number, water, values[number])
+            for axis, flow in network.faces.flow.items():
+                moves = flow.abs()
+                ratio = torch.where(moves > 0.0, moves / network.faces.conductance[axis], 0.0)
+                peclet = max(peclet, float(ratio.max()))
+                courant = max(courant, water.dt * float((moves / least).max()))
+        return peclet, courant
+
     def _set_up(
         self, network: Network, cell: Cell, c: Tensor, linear: Tensor, weight: Tensor | None
     ) -> Tensor | None:
