@@ -93,9 +93,11 @@ MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, i
 #define DGPDE_DISPATCH(call) return engine_generic::call;
 #endif
 
-LinearEngine* linear_engine() { DGPDE_DISPATCH(linear_engine()) }
+LinearEngine* linear_engine(){DGPDE_DISPATCH(linear_engine())}
 
-TransportEngine* transport_engine() { DGPDE_DISPATCH(transport_engine()) }
+TransportEngine* transport_engine() {
+  DGPDE_DISPATCH(transport_engine())
+}
 void transport_disperse(const DispersionCall& call) { DGPDE_DISPATCH(transport_disperse(call)) }
 void transport_disperse_reverse(const DispersionCall& call) { DGPDE_DISPATCH(transport_disperse_reverse(call)) }
 

@@ -5,9 +5,9 @@
 
 namespace dgpde {
 
-#define DGPDE_DECLARE_TRANSPORT(ISA)                            \
-  namespace engine_##ISA {                                      \
-    TransportEngine* transport_engine();                        \
+#define DGPDE_DECLARE_TRANSPORT(ISA)                             \
+  namespace engine_##ISA {                                       \
+    TransportEngine* transport_engine();                         \
     void transport_disperse(const DispersionCall& call);         \
     void transport_disperse_reverse(const DispersionCall& call); \
   }
