@@ -155,7 +155,7 @@ class Cell:
     old: Values
     born: Tensor | None = None
 
-    def _kept(self) -> tuple[Tensor | float, Tensor | float]:
+    def kept(self) -> tuple[Tensor | float, Tensor | float]:
         """(a, b) of s = a s_eq(c) + b s_old."""
         if not self.species.kinetic:
             return 1.0, 0.0
@@ -163,7 +163,7 @@ class Cell:
         total = 1.0 + dt * (k + self.values["decay"]) if self.species.decays else 1.0 + dt * k
         return dt * k / total, 1.0 / total
 
-    def _standing(self) -> tuple[Tensor, Tensor]:
+    def standing(self) -> tuple[Tensor, Tensor]:
         """(a, b) of c_im = a c + b c_im_old."""
         theta, k, dt = self.values["immobile_theta"], self.values["immobile_rate"], self.dt
         lost = 1.0 + dt * self.values["decay"] if self.species.decays else 1.0
@@ -176,12 +176,12 @@ class Cell:
         """The states at the end of the step."""
         found = {"c": c}
         if self.species.sorption:
-            a, b = self._kept()
+            a, b = self.kept()
             found["sorbed"] = a * isotherm(self.species.sorption, self.values, c)
             if self.species.kinetic:
                 found["sorbed"] = found["sorbed"] + b * self.old["sorbed"]
         if self.species.immobile:
-            a_im, b_im = self._standing()
+            a_im, b_im = self.standing()
             found["immobile"] = a_im * c + b_im * self.old["immobile"]
         return found
 
@@ -247,7 +247,7 @@ class Cell:
             weight = (
                 volume
                 * values["bulk_density"]
-                * self._kept()[0]
+                * self.kept()[0]
                 * (1.0 / dt if lost is None else 1.0 / dt + lost)
             )
         if species.sorption == "linear":
@@ -255,7 +255,7 @@ class Cell:
             linear, weight = linear + weight * values["k_d"], None
         if species.immobile:
             rate = 1.0 / dt if lost is None else 1.0 / dt + lost
-            linear = linear + volume * values["immobile_theta"] * self._standing()[0] * rate
+            linear = linear + volume * values["immobile_theta"] * self.standing()[0] * rate
         if species.sources:
             linear = linear + self.water["inflow"]
         for side in species.sides:
