@@ -31,11 +31,11 @@ FaceFields fields(const Axes& flow, const Axes& conductance, const Pairs& cross)
 const double* source(uintptr_t address) { return reinterpret_cast<const double*>(address); }
 double* target(uintptr_t address) { return reinterpret_cast<double*>(address); }
 
-#define DGPDE_ARRAYS(field, count)                                                            \
-  if (name == #field) {                                                                       \
+#define DGPDE_ARRAYS(field, count)                                                               \
+  if (name == #field) {                                                                          \
     if (slot < 0 || slot >= count) throw std::invalid_argument("slot: out of range of " + name); \
-    c.field[slot] = reinterpret_cast<std::remove_reference_t<decltype(c.field[0])>>(address);                        \
-    return;                                                                                   \
+    c.field[slot] = reinterpret_cast<std::remove_reference_t<decltype(c.field[0])>>(address);    \
+    return;                                                                                      \
   }
 
 void set_dispersion(DispersionCall& c, const std::string& name, uintptr_t address, int slot) {

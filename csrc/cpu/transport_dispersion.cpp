@@ -23,8 +23,7 @@ class Dispersing {
   explicit Dispersing(const DispersionCall& call) : c(call), cells(call.nz * call.ny * call.nx) {
     step[0] = call.ny * call.nx, step[1] = call.nx, step[2] = 1;
     size[0] = call.nz, size[1] = call.ny, size[2] = call.nx;
-    for (int axis = 0; axis < kAxes; ++axis)
-      flows[axis] = c.flow[axis] || c.side[2 * axis] || c.side[2 * axis + 1];
+    for (int axis = 0; axis < kAxes; ++axis) flows[axis] = c.flow[axis] || c.side[2 * axis] || c.side[2 * axis + 1];
   }
 
   void forward() {
@@ -102,8 +101,7 @@ class Dispersing {
             c.grad_flow[n][first + i] += 0.5 * (u[i] + u[i + step[n]]) / face_area(n, z, y, i);
         }
         sides_of(n, z, y, [&](int side, int64_t i, int64_t at) {
-          if (c.grad_side[side])
-            c.grad_side[side][at] = (side % 2 == 0 ? 0.5 : -0.5) * u[i] / face_area(n, z, y, i);
+          if (c.grad_side[side]) c.grad_side[side][at] = (side % 2 == 0 ? 0.5 : -0.5) * u[i] / face_area(n, z, y, i);
         });
       }
     });
@@ -170,9 +168,8 @@ class Dispersing {
             for (int64_t i = 0; i < c.nx; ++i) u[i] += 0.5 * q[i - step[n]];
           }
         }
-        sides_of(n, z, y, [&](int side, int64_t i, int64_t at) {
-          u[i] += (side % 2 == 0 ? 0.5 : -0.5) * c.side[side][at];
-        });
+        sides_of(n, z, y,
+                 [&](int side, int64_t i, int64_t at) { u[i] += (side % 2 == 0 ? 0.5 : -0.5) * c.side[side][at]; });
         for (int64_t i = 0; i < c.nx; ++i) u[i] /= face_area(n, z, y, i);
       }
     });
