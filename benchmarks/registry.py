@@ -143,6 +143,18 @@ CASES = {
             )
         ),
         Case(
+            name="deck",
+            title="Rain on a deep dry soil over a water table (a deck of ParFlow), 240 layers, ten hourly steps",
+            module="deck",
+            repeats={"cpu": {64: 3, 9216: 1}},
+        ),
+        Case(
+            name="two-soils",
+            title="Water entering sand and loamy sand, 50 x 50 x 45 and 128^3 cells, ten steps, five parameter fields",
+            module="two_soils",
+            repeats={"cpu": {2500: 3, 16_384: 1}},
+        ),
+        Case(
             name="million",
             title="The same week on a million columns, float64; the gradient in parts that fit in memory",
             module="million",

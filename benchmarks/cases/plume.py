@@ -54,12 +54,12 @@ def water() -> SteadyFlow:
         matrix[1 + 2 * axis].narrow(axis, 1, k.shape[axis] - 1).sub_(found)
     matrix[0] = -matrix[1:].sum(0)
     rhs = torch.zeros(NZ, NY, NX, dtype=torch.float64)
-    for column, beside, slot, head in ((0, 1, 5, 45.0), (-1, -2, 6, 40.0)):
-        rhs[:, :, beside] -= matrix[slot][:, :, beside] * head
+    for column, beside, slot, held in ((0, 1, 5, 45.0), (-1, -2, 6, 40.0)):
+        rhs[:, :, beside] -= matrix[slot][:, :, beside] * held
         matrix[slot][:, :, beside] = 0.0
         matrix[:, :, :, column] = 0.0
         matrix[0][:, :, column] = 1.0
-        rhs[:, :, column] = head
+        rhs[:, :, column] = held
     solver = LinearSolver(tolerance=1e-13)
     solver.setup(StencilMatrix(matrix))
     head = solver.solve(rhs).x
