@@ -339,11 +339,14 @@ def main() -> None:
         shown[name] = {way: learn(name, way, seeds) for way in STARTS}
         record[name] = {"suctions seen by the sensors [m]": truth(name).seen}
         for way, entry in shown[name].items():
-            print(table(f"{name}, {way}, {STARTS[way]} starts, {entry.seconds:.0f} s for all", entry.rows))
+            print(
+                table(f"{name}, {way}, {STARTS[way]} starts, {entry.seconds:.0f} s for all", entry.rows),
+                flush=True,
+            )
             record[name][way] = {"seconds": entry.seconds, "spread": spread(entry.rows), "seeds": entry.rows}
         for hidden in (4, 24):
             rows = plain(name, hidden, seeds)
-            print(table(f"{name}, plain network of {hidden} hidden units", rows))
+            print(table(f"{name}, plain network of {hidden} hidden units", rows), flush=True)
             record[name][f"plain network, {hidden} hidden"] = {"spread": spread(rows), "seeds": rows}
     write("soil_curves", record, draw(shown))
 
