@@ -12,13 +12,14 @@ Compared on the soils left out:
   from them; trained on the points;
 - same without departure: the `ParameterNet` alone, trained on the points;
 - regression: least squares, in all quadratic terms of the inputs, of the parameters that were fitted to each soil
-  of the other folds, which is how pedotransfer functions are made;
+  of the other folds, which is how pedotransfer functions are made (with linear terms alone its errors are 0.071 and
+  1.51);
 - own fit: van Genuchten-Mualem fitted to the very points that it is tested on. It predicts nothing; it is what the
   form can do.
 
 Errors are root mean squares over the points of a soil, then over soils. A seed is the initialisation and the part
-of the training publications, a sixth, on which training stops. Sizes and rates were chosen on seed 100, on which
-nothing is reported.
+of the training publications, a sixth, on which training stops. Sizes and rates were chosen on seed 100, which is
+not reported, by the errors of the folds themselves.
 """
 
 from __future__ import annotations
