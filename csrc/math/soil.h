@@ -210,7 +210,7 @@ DGPDE_BY_REFERENCE void soil_partials(const SoilModel& m, const D& d, V psi, Soi
 template <bool kPartials, class V, class D, class S, class P>
 DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const Duo<V>& psi, S& point,
                                  const P& dtheta, const P& dkr) {
-  SoilPoint<Duo<V>> p{};
+  SoilPoint<Duo<V>> p;
   with_relation(m.kind, [&](auto relation) {
     using Relation = decltype(relation);
     if constexpr (reads_shared<Relation>) {  // one after the other
