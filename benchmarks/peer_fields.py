@@ -13,6 +13,7 @@ from torch import Tensor
 
 import dgpde
 from benchmarks.measure import Measurement, Timing, peak_memory, reset_peak_memory, timed
+from dgpde.checkpoint import Plan
 
 BALANCE_TOLERANCE = 1e-9  # of the water moved
 
@@ -51,8 +52,10 @@ def measured(
     repeats: int,
     cells: int,
     extra: dict[str, Any],
+    plan: Callable[[], Plan] | None = None,
 ) -> Measurement:
-    """Check a field's run, then time it, and its gradient where there is a loss."""
+    """Check a field's run, then time it, and its gradient where there is a loss; ``plan`` is put beside its memory."""
+    planned = plan() if plan is not None else None
     memory = {"start": reset_peak_memory()}
     with torch.no_grad():
         run = forward()
@@ -65,6 +68,8 @@ def measured(
         reset_peak_memory()
         loss().backward()
         memory["backward"] = peak_memory()
+    if planned is not None:
+        memory |= {"planned forward": planned.forward, "planned backward": planned.backward}
     plain, taped, backward = Timing(), Timing(), Timing()
     for _ in range(repeats):
         with torch.no_grad():

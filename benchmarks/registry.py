@@ -97,6 +97,19 @@ CASES = {
             repeats={"cpu": {64: 5, 1000: 3}, "cuda": {1000: 5, 50_000: 3}},
         ),
         Case(
+            name="tracer",
+            title="A front of tracer in steady water, one linear solute, 100 cells, 200 steps",
+            module="tracer",
+            repeats={"cpu": {64: 10, 1024: 5}},
+            baselines=(
+                Baseline(
+                    name="torch",
+                    module="tracer_torch",
+                    arguments={64: "--repeats 3", 1024: "--repeats 2"},
+                ),
+            ),
+        ),
+        Case(
             name="slab",
             title="A day of rain on a heterogeneous slab (ParFlow, PFLOTRAN), 40 layers, hourly steps",
             module="slab",
@@ -113,6 +126,33 @@ CASES = {
             title="Rain on a heterogeneous section (FiPy), 64 layers, hourly steps of a day",
             module="hillside",
             repeats={"cpu": {64: 5}},
+        ),
+        *(
+            Case(
+                name=f"plume-{name}",
+                title=f"A plume in a heterogeneous aquifer (MODFLOW 6 GWT), 40 x 50 x 100 cells, {what}",
+                module="plume",
+                function=name,
+                repeats={"cpu": {5000: 3}},
+            )
+            for name, what in (
+                ("upwind", "upstream, 41 steps"),
+                ("tvd", "TVD, 41 steps"),
+                ("tensor", "upstream with the whole tensor, 9 steps"),
+                ("tvd_tensor", "TVD with the whole tensor, 9 steps"),
+            )
+        ),
+        Case(
+            name="deck",
+            title="Rain on a deep dry soil over a water table (a deck of ParFlow), 240 layers, ten hourly steps",
+            module="deck",
+            repeats={"cpu": {64: 3, 9216: 1}},
+        ),
+        Case(
+            name="two-soils",
+            title="Water entering sand and loamy sand, 50 x 50 x 45 and 128^3 cells, ten steps, five parameter fields",
+            module="two_soils",
+            repeats={"cpu": {2500: 3, 16_384: 1}},
         ),
         Case(
             name="million",

@@ -26,6 +26,20 @@ struct TransportCall {
   FaceFields faces;
 };
 
+// Dispersion of the faces from the flow; in reverse mode bars in, gradients out.
+struct DispersionCall {
+  int64_t nz = 0, ny = 0, nx = 0;
+  int threads = 1;
+  const double *width[kAxes] = {}, *inverse[kAxes] = {};
+  const double *flow[kAxes] = {}, *side[kSides] = {};  // m3/s, of sides into the domain; null where nothing flows
+  // longitudinal, horizontal, vertical dispersivity, diffusion of the pores; null for 0; stride 0: one value for all cells
+  const double* coefficient[4] = {};
+  int64_t stride[4] = {};
+  double *conductance[kAxes] = {}, *cross[kPairs] = {};
+  const double *bar_conductance[kAxes] = {}, *bar_cross[kPairs] = {};
+  double *grad_flow[kAxes] = {}, *grad_side[kSides] = {}, *grad_coefficient[4] = {};  // fields [nz, ny, nx]; set
+};
+
 // One solute's network in one step, and the systems with its Jacobian; keeps its work vectors from step to step.
 class TransportEngine {
  public:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 
 import torch
@@ -24,6 +25,7 @@ from dgpde.transport_run import TransportField, TransportRun
 from dgpde.transport_solution import Mass, TransportSolution
 from dgpde.transport_words import TransportSetup
 
+OSCILLATES = 2.0  # grid Peclet number beyond which central differences may
 RENAMED = {
     "sorption.k_d": "k_d",
     "sorption.k_f": "k_f",
@@ -53,6 +55,13 @@ def solve_field_transport(setup: TransportSetup) -> TransportSolution:
         out = dict(zip(run.output_names, TransportField.apply(run, *tensors), strict=True))
     else:
         out = run.forward({name: tensor.detach() for name, tensor in zip(run.names, tensors, strict=True)})
+    if run.account.peclet > OSCILLATES:
+        warnings.warn(
+            f"scheme 'central' may oscillate: the largest grid Peclet number is {run.account.peclet:.3g} (more than "
+            f"{OSCILLATES:g}), the largest Courant number {run.account.courant:.3g}; refine the grid, raise the "
+            "dispersivity, or take 'tvd' or 'upwind'",
+            stacklevel=3,
+        )
     solution = _solution(setup, run, out)
     if run.account.failed is not None and setup.options.on_failure == "raise":
         raise SolveError(

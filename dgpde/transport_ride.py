@@ -12,7 +12,7 @@ from torch import Tensor
 from dgpde.kernels.flow_stencil.problem import AXES, SIDES, CarryingStencil, Step, of_interval
 from dgpde.kernels.transport_stencil.cell import Values
 from dgpde.kernels.transport_stencil.problem import Geometry
-from dgpde.kernels.transport_stencil.step import Water
+from dgpde.kernels.transport_stencil.water import Water
 from dgpde.timeloop import Record, State
 from dgpde.trajectory import Backward, FieldRun, Riding
 

@@ -12,9 +12,12 @@ from torch import Tensor
 from dgpde.checkpoint import Checkpoint, StateStore
 from dgpde.errors import SolveError
 from dgpde.kernels.node import FirstOrderOnly
-from dgpde.kernels.transport_stencil.cell import Species, Values
+from dgpde.kernels.transport_stencil.cell import Species, Values, isotherm
+from dgpde.kernels.transport_stencil.pieces import State, pushed_values
 from dgpde.kernels.transport_stencil.problem import Geometry
-from dgpde.kernels.transport_stencil.step import MakeNetwork, State, StepFailure, Stepper, Water
+from dgpde.kernels.transport_stencil.step import MakeNetwork, StepFailure, Stepper
+from dgpde.kernels.transport_stencil.tangent import tangent as step_tangent
+from dgpde.kernels.transport_stencil.water import Water
 from dgpde.options import SolveOptions
 from dgpde.timeloop import Record
 from dgpde.timeloop import State as FlowState
@@ -30,6 +33,8 @@ class TransportAccount:
     failed: float | None = None  # time at which it could not go on, s
     reason: str = ""
     iterations: int = 0
+    peclet: float = 0.0  # the largest of a central scheme
+    courant: float = 0.0
     moved: Tensor = field(default_factory=lambda: torch.zeros(()))
     entered: Tensor = field(default_factory=lambda: torch.zeros(()))
     carried: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -107,8 +112,6 @@ class TransportRun:
 
     def _start(self, inputs: Values) -> State:
         """The states at the start: equilibrium with c0."""
-        from dgpde.kernels.transport_stencil.cell import isotherm
-
         state: State = {}
         for i, (species, values) in enumerate(zip(self.species, self._values(inputs, 0), strict=True)):
             c = inputs["c0"][i]
@@ -148,6 +151,10 @@ class TransportRun:
                 except StepFailure as failure:
                     account.failed, account.reason = float(self.times[interval]), str(failure)
                     return out
+                if self.geometry.scheme == "central":
+                    peclet, courant = stepper.numbers(water, values)
+                    account.peclet = max(account.peclet, peclet)
+                    account.courant = max(account.courant, courant)
                 if not weighed:
                     self._weigh(0, stepper, water, water.old, values, state)
                     weighed = True
@@ -349,14 +356,12 @@ class TransportRun:
 
     def tangent(self, inputs: Values, tangents: Values) -> Values:
         """Tangents of the outputs along the accepted steps; inputs that are not named do not move."""
-        from dgpde.kernels.transport_stencil.step import _pushed
-
         stepper, water_inputs = self._stepper(), self._water_inputs(inputs)
         out = self._empty(inputs, 0.0)
         moving = {n: v for n, v in tangents.items() if not n.startswith("water.")}
         dots: State = {}
         if moving:
-            dots = _pushed(lambda at: self._start(inputs | at), {n: inputs[n] for n in inputs}, moving)
+            dots = pushed_values(lambda at: self._start(inputs | at), {n: inputs[n] for n in inputs}, moving)
         dots.pop(ELASTIC, None)
         self._observe(out, 0, _filled(dots, self.species, inputs["c0"][0]))
         by_water = {n.partition(".")[2]: v for n, v in tangents.items() if n.startswith("water.")}
@@ -381,8 +386,8 @@ class TransportRun:
                 for i, names in enumerate(self.values)
             ]
             values = self._values(inputs, interval)
-            dots, sides = stepper.tangent(
-                water, values, trail[index], trail[index + 1], (water_dots, value_dots, dots)
+            dots, sides = step_tangent(
+                stepper, water, values, trail[index], trail[index + 1], (water_dots, value_dots, dots)
             )
             self._book(out, interval, dt, sides)
             if _ends(span, index):

@@ -10,7 +10,9 @@ import torch
 from benchmarks.learning import data_efficiency, soil_curves, steady_profile, unsoda
 from benchmarks.learning.optimise import minimise
 from benchmarks.learning.record import spread
+from benchmarks.learning.report import with_results
 from benchmarks.learning.weather import DAY, rain_and_evaporation
+from benchmarks.measure import ROOT
 
 
 def rosenbrock(x: torch.Tensor) -> torch.Tensor:
@@ -106,3 +108,8 @@ def test_data_efficiency_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lstm["theta"] < 0.15
     for cached in (data_efficiency.weather, data_efficiency.truth):
         cached.cache_clear()
+
+
+def test_figures_of_the_readme_are_those_of_the_committed_results() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert with_results(readme) == readme, "run: python -m benchmarks.learning.report --readme"

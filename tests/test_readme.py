@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+import dgpde
 from benchmarks.report import with_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,7 +17,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_code_runs_and_ends_in_a_gradient() -> None:
-    code, network = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, network, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["run"].psi.shape == names["run"].theta.shape == (31, 40, 64)
@@ -28,6 +30,14 @@ def test_the_code_runs_and_ends_in_a_gradient() -> None:
     flow.solve(-1.0, [0.0, 3600.0]).theta.sum().backward()
     for part in ("net", "site"):
         assert any((weight.grad != 0).any() for weight in names[part].parameters() if weight.grad is not None)
+
+
+def test_the_code_of_large_fields_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"torch": torch, "dgpde": dgpde, "times": [0.0, 3600.0, 7200.0]}
+    exec(compile(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[2], "README.md", "exec"), names)
+    assert float(names["start"].mass_balance_error) < 1e-9
+    assert (tmp_path / "hill.xdmf").exists()
 
 
 def test_commands_are_targets_of_the_makefile() -> None:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dgpde.kernels.flow_stencil.problem import SIDES
 from dgpde.kernels.transport_stencil.cpu import CpuEngine, CpuNetwork
+from dgpde.kernels.transport_stencil.dispersion import Dispersion, disperse
 from dgpde.kernels.transport_stencil.problem import SCHEMES, Faces, Geometry
 from dgpde.kernels.transport_stencil.reference import ReferenceNetwork, network
 
@@ -133,3 +135,33 @@ def test_a_system_without_positive_pivots_is_not_solved() -> None:
     c = torch.zeros(2, 2, 3, dtype=torch.float64)
     cpu.setup(c - 100.0, None, c)
     assert not cpu.solve(c + 1.0, None, 1e-10, False).converged
+
+
+@pytest.mark.parametrize("sides", [False, True])
+@pytest.mark.parametrize("fields", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 5), (4, 1, 3), (3, 4, 9)])
+def test_dispersion_of_the_cpu_backend_is_the_reference(
+    shape: tuple[int, int, int], fields: bool, sides: bool
+) -> None:
+    geometry, faces = case(shape, "upwind", True, holes=True)
+    names = ("longitudinal", "horizontal", "vertical", "pore")
+    given = {n: uniform(*(shape if fields else (1, 1, 1)), seed=40 + k) for k, n in enumerate(names)}
+    water = {s: uniform(*geometry.side_area(s).shape, seed=50) - 0.5 for s in SIDES} if sides else {}
+    found = []
+    for way in (CpuEngine.disperse, disperse):
+        flow = {k: v.clone().requires_grad_() for k, v in faces.flow.items()}
+        inflow = {s: v.clone().requires_grad_() for s, v in water.items()}
+        leaves = {n: v.clone().requires_grad_() for n, v in given.items()}
+        g, x = way(geometry, flow, inflow, Dispersion(**leaves))
+        parts = [*g.values(), *x.values()]
+        if not parts:
+            return
+        torch.stack([(p * uniform(*shape, seed=60 + k)).sum() for k, p in enumerate(parts)]).sum().backward()
+        # what no face can change has no gradient, or 0
+        of_flow = [torch.where(geometry.inverse[k] > 0.0, v.grad, 0.0) for k, v in flow.items()]  # type: ignore[arg-type]
+        rest = [
+            torch.zeros_like(v) if v.grad is None else v.grad for v in (*inflow.values(), *leaves.values())
+        ]
+        found.append([p.detach() for p in parts] + of_flow + rest)
+    for one, two in zip(*found, strict=True):
+        assert close(one, two)

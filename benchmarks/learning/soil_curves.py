@@ -20,8 +20,8 @@ best counts:
 
 Errors of the curves are root mean squares over evenly spaced log10 of suction within the range that the sensors
 saw, and for each decade in full; that of the diffusivity K dpsi/dtheta is there because it is all that moisture
-tells where gravity is of no account. The weight of the penalty was chosen on seeds 100 and 101, the prior and the
-number of units were not tuned.
+tells where gravity is of no account. The weight of the penalty was compared with none on seeds 100 and 101, the
+prior and the number of units were not tuned.
 """
 
 from __future__ import annotations
@@ -304,6 +304,7 @@ def plain(name: str, hidden: int, seeds: range, steps: int = 1000) -> list[Row]:
     return rows
 
 
+@torch.no_grad()
 def draw(found: dict[str, dict[str, Found]]) -> Figure:
     """Learned curves of every seed over the truth."""
     from matplotlib import pyplot as plt
@@ -338,11 +339,14 @@ def main() -> None:
         shown[name] = {way: learn(name, way, seeds) for way in STARTS}
         record[name] = {"suctions seen by the sensors [m]": truth(name).seen}
         for way, entry in shown[name].items():
-            print(table(f"{name}, {way}, {STARTS[way]} starts, {entry.seconds:.0f} s for all", entry.rows))
+            print(
+                table(f"{name}, {way}, {STARTS[way]} starts, {entry.seconds:.0f} s for all", entry.rows),
+                flush=True,
+            )
             record[name][way] = {"seconds": entry.seconds, "spread": spread(entry.rows), "seeds": entry.rows}
         for hidden in (4, 24):
             rows = plain(name, hidden, seeds)
-            print(table(f"{name}, plain network of {hidden} hidden units", rows))
+            print(table(f"{name}, plain network of {hidden} hidden units", rows), flush=True)
             record[name][f"plain network, {hidden} hidden"] = {"spread": spread(rows), "seeds": rows}
     write("soil_curves", record, draw(shown))
 

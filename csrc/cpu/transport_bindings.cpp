@@ -5,6 +5,9 @@
 
 #include <array>
 #include <memory>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
 
 #include "dispatch.h"
 
@@ -28,9 +31,49 @@ FaceFields fields(const Axes& flow, const Axes& conductance, const Pairs& cross)
 const double* source(uintptr_t address) { return reinterpret_cast<const double*>(address); }
 double* target(uintptr_t address) { return reinterpret_cast<double*>(address); }
 
+#define DGPDE_ARRAYS(field, count)                                                               \
+  if (name == #field) {                                                                          \
+    if (slot < 0 || slot >= count) throw std::invalid_argument("slot: out of range of " + name); \
+    c.field[slot] = reinterpret_cast<std::remove_reference_t<decltype(c.field[0])>>(address);    \
+    return;                                                                                      \
+  }
+
+void set_dispersion(DispersionCall& c, const std::string& name, uintptr_t address, int slot) {
+  DGPDE_ARRAYS(width, kAxes)
+  DGPDE_ARRAYS(inverse, kAxes)
+  DGPDE_ARRAYS(flow, kAxes)
+  DGPDE_ARRAYS(side, kSides)
+  DGPDE_ARRAYS(coefficient, 4)
+  DGPDE_ARRAYS(conductance, kAxes)
+  DGPDE_ARRAYS(cross, kPairs)
+  DGPDE_ARRAYS(bar_conductance, kAxes)
+  DGPDE_ARRAYS(bar_cross, kPairs)
+  DGPDE_ARRAYS(grad_flow, kAxes)
+  DGPDE_ARRAYS(grad_side, kSides)
+  DGPDE_ARRAYS(grad_coefficient, 4)
+  throw std::invalid_argument("name: no array " + name);
+}
+
 }  // namespace
 
 void bind_transport(py::module_& m) {
+  py::class_<DispersionCall>(m, "DispersionCall")
+      .def(py::init([](std::array<int64_t, 3> shape, int threads, std::array<int64_t, 4> strides) {
+             DispersionCall call;
+             call.nz = shape[0], call.ny = shape[1], call.nx = shape[2], call.threads = threads;
+             for (int k = 0; k < 4; ++k) call.stride[k] = strides[k];
+             return call;
+           }),
+           py::arg("shape"), py::arg("threads"), py::arg("strides"))
+      .def("set", &set_dispersion, py::arg("name"), py::arg("address"), py::arg("slot") = 0);
+  m.def("transport_disperse", [](const DispersionCall& call) {
+    py::gil_scoped_release release;
+    transport_disperse(call);
+  });
+  m.def("transport_disperse_reverse", [](const DispersionCall& call) {
+    py::gil_scoped_release release;
+    transport_disperse_reverse(call);
+  });
   py::class_<TransportEngine>(m, "TransportEngine")
       .def(py::init([] { return std::unique_ptr<TransportEngine>(transport_engine()); }))
       .def(

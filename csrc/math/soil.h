@@ -79,6 +79,12 @@ DGPDE_HD int soil_raw_count(SoilKind kind) {
   return n;
 }
 
+DGPDE_HD int soil_derived_count(SoilKind kind) {
+  int n = 0;
+  with_relation(kind, [&](auto relation) { n = decltype(relation)::n_derived; });
+  return n;
+}
+
 // What a run knows of its soil besides the per-cell parameters.
 struct SoilModel {
   SoilKind kind;
@@ -212,7 +218,7 @@ DGPDE_BY_REFERENCE void soil_partials(const SoilModel& m, const D& d, V psi, Soi
 template <bool kPartials, class V, class D, class S, class P>
 DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const Duo<V>& psi, S& point,
                                  const P& dtheta, const P& dkr) {
-  SoilPoint<Duo<V>> p{};
+  SoilPoint<Duo<V>> p;
   with_relation(m.kind, [&](auto relation) {
     using Relation = decltype(relation);
     if constexpr (std::is_same_v<Relation, Network>) {

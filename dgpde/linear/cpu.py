@@ -14,6 +14,11 @@ from dgpde.linear.stencil import StencilMatrix
 REASONS = ("", "iterations", "breakdown", "pivot", "not finite", "stagnated")
 
 
+#: Of one layer: how much couplings along y over those along x may vary from row to row, times the same from column to
+#: column, before lines along y are solved exactly.
+UNEVEN = 30.0
+
+
 class CpuBackend:
     """Owns the hierarchies and work vectors in C++; the matrix is kept alive as long as they point to it."""
 
@@ -24,12 +29,22 @@ class CpuBackend:
         self.engine: Any = self.module.LinearEngine()
         self.gamma = {"V": 1, "W": 2}[cycle]
         self.matrix: StencilMatrix | None = None
+        self.coefficients: Tensor | None = None  # as the engine sees them
+        self.turned = False
 
     def setup(self, matrix: StencilMatrix, reuse: bool) -> None:
         """Point the engine at a matrix; ``reuse`` keeps the hierarchies when the shape is the same."""
-        data = self.module.StencilData(matrix.coefficients.data_ptr(), *matrix.shape, matrix.symmetric)
+        turned = _is_uneven(matrix)
+        if turned != self.turned and self.precise:
+            self.engine.begin_in_double()  # the engine would begin anew with another shape
+        self.turned = turned
+        coefficients, (nz, ny, nx) = matrix.coefficients, matrix.shape
+        if turned:
+            # y takes the place of z, along which lines are solved exactly: the order of the cells is the same
+            coefficients, nz, ny = coefficients[[0, 3, 4, 1, 2, 5, 6]], ny, nz
+        data = self.module.StencilData(coefficients.data_ptr(), nz, ny, nx, matrix.symmetric)
         self.engine.set_matrix(data, reuse)
-        self.matrix = matrix
+        self.matrix, self.coefficients = matrix, coefficients
 
     def prepare(self, transposed: bool) -> None:
         """Build the hierarchy of the matrix or of its transpose, unless it is there."""
@@ -46,8 +61,9 @@ class CpuBackend:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the hierarchies and work vectors."""
-        return int(self.engine.nbytes)
+        """Bytes of the hierarchies and work vectors, and of the matrix's copy when it is turned."""
+        copy = self.coefficients.nbytes if self.turned and self.coefficients is not None else 0
+        return int(self.engine.nbytes) + copy
 
     def solve(
         self, rhs: Tensor, x0: Tensor | None, tolerance: float, max_iterations: int, transposed: bool
@@ -61,3 +77,23 @@ class CpuBackend:
         options.gamma, options.threads = self.gamma, torch.get_num_threads()
         report = self.engine.solve(rhs.data_ptr(), x.data_ptr(), options)
         return x, report.iterations, report.residual, REASONS[report.status]
+
+
+def _is_uneven(matrix: StencilMatrix) -> bool:
+    """Whether a single layer is stretched along y in some places and along x in others.
+
+    Coarsening along the stronger couplings, as the hierarchy does it, then serves neither; exact lines along one axis
+    and coarsening along the other serve both.
+    """
+    if matrix.shape[0] > 1 or 1 in matrix.shape[1:]:
+        return False
+    _, _, _, south, north, west, east = matrix.coefficients.abs()
+    spread = 1.0
+    for axis in (1, 2):
+        # sums over rows and columns: a conductivity that varies from cell to cell is not meant
+        along_y, along_x = (south + north).sum((0, axis)), (west + east).sum((0, axis))
+        both = (along_y > 0.0) & (along_x > 0.0)
+        if bool(both.any()):
+            ratio = along_y[both] / along_x[both]
+            spread *= float(ratio.max() / ratio.min())
+    return spread > UNEVEN

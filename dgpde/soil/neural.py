@@ -190,9 +190,9 @@ class NeuralSoil(Soil):
         psi_range: heads of the first and the last knot [m], default (-1e-6, -1e6); "baked" only.
         n_knots: default 384; "baked" only.
 
-    "baked" makes one table for each distinct soil: parameters and features that need no derivative are compared by value,
-    others by cell, before they are broadcast. The first knot counts as saturated, as in ``Tabulated``. Where each cell has
-    a soil of its own "fused" is the better choice.
+    "baked" makes one table for each distinct soil: parameters and features that need no derivative are compared by
+    value, others by cell, before they are broadcast. The first knot counts as saturated, as in ``Tabulated``. Where
+    each cell has a soil of its own "fused" is the better choice.
 
     Raises TypeError or ValueError, the message starting with the argument's name.
     """

@@ -15,7 +15,7 @@ Both local states are linear in s_eq(c), c and their old values: they are elimin
 brings in: with the water w through it (positive inward), the concentration b given there and the conductance G over
 half a cell
 
-    concentration: w b + G (b - c)     inflow_concentration: w b where w > 0, else w c     zero_gradient: w c
+    inflow_concentration: w b where w > 0, else w c     concentration: the same + G (b - c)     zero_gradient: w c
     solute_flux: A f                   evaporating water (w < 0 under an atmosphere) carries nothing unless told to
 """
 
@@ -155,7 +155,7 @@ class Cell:
     old: Values
     born: Tensor | None = None
 
-    def _kept(self) -> tuple[Tensor | float, Tensor | float]:
+    def kept(self) -> tuple[Tensor | float, Tensor | float]:
         """(a, b) of s = a s_eq(c) + b s_old."""
         if not self.species.kinetic:
             return 1.0, 0.0
@@ -163,7 +163,7 @@ class Cell:
         total = 1.0 + dt * (k + self.values["decay"]) if self.species.decays else 1.0 + dt * k
         return dt * k / total, 1.0 / total
 
-    def _standing(self) -> tuple[Tensor, Tensor]:
+    def standing(self) -> tuple[Tensor, Tensor]:
         """(a, b) of c_im = a c + b c_im_old."""
         theta, k, dt = self.values["immobile_theta"], self.values["immobile_rate"], self.dt
         lost = 1.0 + dt * self.values["decay"] if self.species.decays else 1.0
@@ -176,12 +176,12 @@ class Cell:
         """The states at the end of the step."""
         found = {"c": c}
         if self.species.sorption:
-            a, b = self._kept()
+            a, b = self.kept()
             found["sorbed"] = a * isotherm(self.species.sorption, self.values, c)
             if self.species.kinetic:
                 found["sorbed"] = found["sorbed"] + b * self.old["sorbed"]
         if self.species.immobile:
-            a_im, b_im = self._standing()
+            a_im, b_im = self.standing()
             found["immobile"] = a_im * c + b_im * self.old["immobile"]
         return found
 
@@ -204,12 +204,11 @@ class Cell:
         leaving = flow if self.species.evaporates or not (side == "top" and self.species.atmosphere) else 0.0
         if kind == "solute_flux":
             return self.geometry.side_area(side) * self.values[f"{side}.f"] + 0.0 * c, flow
-        if kind == "concentration":
-            b = self.values[f"{side}.c"]
-            carried = torch.where(flow > 0.0, flow, leaving)
-            return carried * b + self.conductance[side] * (b - c), flow
         entering = c if kind == "zero_gradient" else self.values[f"{side}.c"]
-        return torch.where(flow > 0.0, flow * entering, leaving * c), flow
+        carried = torch.where(flow > 0.0, flow * entering, leaving * c)
+        return (
+            carried + self.conductance[side] * (entering - c) if kind == "concentration" else carried
+        ), flow
 
     def residual(self, c: Tensor, states: Values | None = None) -> Tensor:
         """L(c), [nz, ny, nx] kg/s."""
@@ -248,7 +247,7 @@ class Cell:
             weight = (
                 volume
                 * values["bulk_density"]
-                * self._kept()[0]
+                * self.kept()[0]
                 * (1.0 / dt if lost is None else 1.0 / dt + lost)
             )
         if species.sorption == "linear":
@@ -256,7 +255,7 @@ class Cell:
             linear, weight = linear + weight * values["k_d"], None
         if species.immobile:
             rate = 1.0 / dt if lost is None else 1.0 / dt + lost
-            linear = linear + volume * values["immobile_theta"] * self._standing()[0] * rate
+            linear = linear + volume * values["immobile_theta"] * self.standing()[0] * rate
         if species.sources:
             linear = linear + self.water["inflow"]
         for side in species.sides:
@@ -271,10 +270,9 @@ class Cell:
         leaving = flow if self.species.evaporates or not (side == "top" and self.species.atmosphere) else 0.0
         if kind == "solute_flux":
             return torch.zeros_like(flow)
-        if kind == "concentration":
-            return -self.conductance[side]
         entering = flow if kind == "zero_gradient" else torch.zeros_like(flow)
-        return torch.where(flow > 0.0, entering, leaving)
+        carried = torch.where(flow > 0.0, entering, leaving)
+        return carried - self.conductance[side] if kind == "concentration" else carried
 
 
 def _in_field(geometry: Geometry, side: str, value: Tensor) -> Tensor:

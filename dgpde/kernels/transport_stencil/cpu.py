@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from dgpde._native import native_module
+from dgpde.kernels.flow_stencil.problem import SIDES
+from dgpde.kernels.transport_stencil.dispersion import Conducted, Dispersion
 from dgpde.kernels.transport_stencil.problem import PAIRS, SCHEMES, Faces, Geometry, Solved
 
+COEFFICIENTS = ("longitudinal", "horizontal", "vertical", "pore")
 MAX_ITERATIONS = 400  # of a linear solve
 
 
@@ -23,6 +26,23 @@ class CpuEngine:
         self.inverse = geometry.inverse
         self.holder: CpuNetwork | None = None  # whose faces the engine points to
         self.matrix_of: object = None  # what its matrix was made from
+
+    @staticmethod
+    def disperse(
+        geometry: Geometry, flow: dict[int, Tensor], water: dict[str, Tensor], given: Dispersion
+    ) -> Conducted:
+        """``dispersion.disperse`` by the C++ kernel; differentiable once."""
+        names = [name for name, value in vars(given).items() if value is not None]
+        tensors = [
+            *(flow[k] for k in geometry.axes),
+            *water.values(),
+            *(getattr(given, name) for name in names),
+        ]
+        found = _Disperse.apply(geometry, tuple(water), tuple(names), *tensors)
+        count = len(geometry.axes)
+        return dict(zip(geometry.axes, found[:count], strict=True)), dict(
+            zip(geometry.pairs, found[count:], strict=True)
+        )
 
     def __call__(self, faces: Faces) -> CpuNetwork:
         """The network of one solute in one step."""
@@ -87,6 +107,93 @@ class CpuNetwork:
         multiplier, c = multiplier.contiguous(), c.contiguous()
         self._point().pull(multiplier.data_ptr(), c.data_ptr(), *_addresses(found), self.threads)
         return found
+
+
+class _Disperse(torch.autograd.Function):
+    """(geometry, names of sides and of coefficients, *flows, *water of the sides, *coefficients) -> conductances and
+    cross terms.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, geometry: Geometry, sides: tuple[str, ...], names: tuple[str, ...], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        """All faces in one pass."""
+        ctx.given = (geometry, sides, names)
+        ctx.save_for_backward(*tensors)
+        if not geometry.axes:
+            return ()
+        call, kept = _dispersion_call(geometry, sides, names, tensors)
+        conductance = {k: torch.empty(geometry.shape, dtype=torch.float64) for k in geometry.axes}
+        cross = {pair: torch.empty(geometry.shape, dtype=torch.float64) for pair in geometry.pairs}
+        for k, value in conductance.items():
+            call.set("conductance", value.data_ptr(), k)
+        for pair, value in cross.items():
+            call.set("cross", value.data_ptr(), PAIRS.index(pair))
+        native_module().transport_disperse(call)
+        del kept
+        return (*conductance.values(), *cross.values())
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *bars: Tensor) -> tuple[Tensor | None, ...]:
+        """The same faces once more; geometry and names have no gradient."""
+        geometry, sides, names = ctx.given
+        tensors = ctx.saved_tensors
+        call, kept = _dispersion_call(geometry, sides, names, tensors)
+        bars = tuple(bar.contiguous() for bar in bars)
+        count = len(geometry.axes)
+        for k, bar in zip(geometry.axes, bars[:count], strict=True):
+            call.set("bar_conductance", bar.data_ptr(), k)
+        for pair, bar in zip(geometry.pairs, bars[count:], strict=True):
+            call.set("bar_cross", bar.data_ptr(), PAIRS.index(pair))
+        found: list[Tensor | None] = []
+        slots = [("grad_flow", k) for k in geometry.axes] + [("grad_side", SIDES.index(s)) for s in sides]
+        slots += [("grad_coefficient", COEFFICIENTS.index(name)) for name in names]
+        for (name, slot), tensor, wanted in zip(slots, tensors, ctx.needs_input_grad[3:], strict=True):
+            if not wanted:
+                found.append(None)
+                continue
+            gradient = torch.zeros(
+                geometry.shape if name == "grad_coefficient" else tensor.shape, dtype=torch.float64
+            )
+            call.set(name, gradient.data_ptr(), slot)
+            found.append(gradient)
+        native_module().transport_disperse_reverse(call)
+        del kept
+        return (
+            None,
+            None,
+            None,
+            *(None if g is None else g.sum_to_size(t.shape) for g, t in zip(found, tensors, strict=True)),
+        )
+
+
+def _dispersion_call(
+    geometry: Geometry, sides: tuple[str, ...], names: tuple[str, ...], tensors: tuple[Tensor, ...]
+) -> tuple[Any, list[Tensor]]:
+    """The call with its inputs, and the tensors that it points to."""
+    count = len(geometry.axes)
+    kept = [tensor.contiguous() for tensor in tensors[: count + len(sides)]]
+    coefficients = dict(zip(names, tensors[count + len(sides) :], strict=True))
+    strides = [0, 0, 0, 0]
+    for name, value in coefficients.items():
+        if value.numel() > 1:
+            strides[COEFFICIENTS.index(name)] = 1
+            coefficients[name] = value.expand(geometry.shape).contiguous()
+    call = native_module().DispersionCall(geometry.shape, torch.get_num_threads(), strides)
+    widths = [width.contiguous() for width in geometry.widths]
+    for k in range(3):
+        call.set("width", widths[k].data_ptr(), k)
+    for k, value in geometry.inverse.items():
+        call.set("inverse", value.data_ptr(), k)
+    for k, value in zip(geometry.axes, kept[:count], strict=True):
+        call.set("flow", value.data_ptr(), k)
+    for side, value in zip(sides, kept[count:], strict=True):
+        call.set("side", value.data_ptr(), SIDES.index(side))
+    for name, value in coefficients.items():
+        call.set("coefficient", value.data_ptr(), COEFFICIENTS.index(name))
+    return call, [*kept, *widths, *coefficients.values()]
 
 
 def _address(value: Tensor | None) -> int:

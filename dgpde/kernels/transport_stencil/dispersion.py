@@ -91,24 +91,22 @@ def _length(q: list[Tensor | None]) -> Tensor | None:
     return torch.where(flows, torch.where(flows, square, 1.0).sqrt(), 1.0)
 
 
+Conducted = tuple[dict[int, Tensor], dict[tuple[int, int], Tensor]]
+
+
 def disperse(
-    geometry: Geometry,
-    flow: dict[int, Tensor],
-    water: dict[str, Tensor],
-    given: Dispersion,
-    wanted: tuple[str, ...],
-) -> tuple[dict[int, Tensor], dict[tuple[int, int], Tensor], dict[str, Tensor]]:
-    """Conductances and cross terms of the faces (as in ``Faces``), and conductances of the sides.
+    geometry: Geometry, flow: dict[int, Tensor], water: dict[str, Tensor], given: Dispersion
+) -> Conducted:
+    """Conductances and cross terms of the faces (as in ``Faces``).
 
     Args:
         geometry: the grid.
         flow: by axis, [nz, ny, nx] m3/s.
         water: by side, [*side] m3/s into the domain; a side that is missing is closed.
         given: coefficients.
-        wanted: the sides whose conductances are.
 
     Returns:
-        by axis [nz, ny, nx] m3/s, by pair of axes [nz, ny, nx] m4/s, by side [*side] m3/s over half a cell.
+        by axis [nz, ny, nx] m3/s, by pair of axes [nz, ny, nx] m4/s.
     """
     flux = {axis: value / geometry.area[axis] for axis, value in flow.items()}
     none: list[Tensor | None] = [None, None, None]
@@ -129,6 +127,22 @@ def disperse(
             part = here.along(n, t, q, speed)
             exists = geometry.area[n] * (geometry.inverse[n] > 0.0)
             cross[n, t] = zero if part is None else part * exists
+    return conductance, cross
+
+
+def disperse_sides(
+    geometry: Geometry,
+    flow: dict[int, Tensor],
+    water: dict[str, Tensor],
+    given: Dispersion,
+    wanted: tuple[str, ...],
+) -> dict[str, Tensor]:
+    """Conductances of some sides over half a cell, [*side] m3/s; the other arguments as those of ``disperse``."""
+    if not wanted:
+        return {}
+    flux = {axis: value / geometry.area[axis] for axis, value in flow.items()}
+    none: list[Tensor | None] = [None, None, None]
+    inside = _velocities(geometry, flux, water) if given.mechanical else none
     sides = {}
     for side in wanted:
         axis = SIDES.index(side) // 2
@@ -143,10 +157,10 @@ def disperse(
 
         speed = _length(q) if given.mechanical else None
         found = given.at(near).across(axis, q, speed)
-        shape = tuple(geometry.side_area(side).shape)
-        part = torch.zeros(shape, dtype=zero.dtype) if found is None else found
-        sides[side] = part * geometry.side_area(side) / geometry.side_half(side)
-    return conductance, cross, sides
+        area = geometry.side_area(side)
+        part = torch.zeros_like(area) if found is None else found
+        sides[side] = part * area / geometry.side_half(side)
+    return sides
 
 
 def _velocities(geometry: Geometry, flux: dict[int, Tensor], water: dict[str, Tensor]) -> list[Tensor | None]:

@@ -3,79 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dgpde.kernels.flow_stencil.problem import AXES, on_side
-from dgpde.kernels.transport_stencil.cell import Cell, Species, Values, inverse_slope, invert, isotherm
-from dgpde.kernels.transport_stencil.dispersion import Dispersion, disperse
+from dgpde.kernels.transport_stencil.cell import Cell, Species, Values
+from dgpde.kernels.transport_stencil.dispersion import Dispersion, disperse, disperse_sides
+from dgpde.kernels.transport_stencil.pieces import (
+    State,
+    add_to,
+    balance,
+    column_slopes,
+    columns,
+    equal,
+    identical,
+    leaves_of,
+    moved_by,
+    of_solute,
+)
 from dgpde.kernels.transport_stencil.problem import Faces, Geometry, Network
+from dgpde.kernels.transport_stencil.water import Water
 
+DISPERSION = (
+    "longitudinal",
+    "horizontal",
+    "vertical",
+    "diffusion",
+    "tortuosity",
+    "theta_s",
+    "immobile_theta",
+)
 MARGIN = 1e-2  # a step ends this far below the tolerance of its linear solves, since what it leaves is mass
 NEWTON, HALVINGS, LOOSEST = 60, 6, 1e-2
-State = dict[str, Tensor]  # "<number of the solute>.c", ".sorbed", ".immobile"
 
 
 class StepFailure(Exception):
     """A step, its adjoint or its tangent did not come to an end; the message says why."""
-
-
-@dataclass(frozen=True)
-class Water:
-    """What the flow does in one step; all of it is differentiable.
-
-    Attributes:
-        dt: s.
-        old, new: water of the cells before and after, [nz, ny, nx] m3.
-        theta: water content after, [nz, ny, nx].
-        flow: by axis, [nz, ny, nx] m3/s.
-        sides: by side, [*side] m3/s into the domain.
-        rates: what sources bring in, by name: a field [nz, ny, nx], or the rates [m] of ``cells``, m3/s.
-        cells: by name of the rates, [m] flat indices.
-    """
-
-    dt: float
-    old: Tensor
-    new: Tensor
-    theta: Tensor
-    flow: dict[int, Tensor]
-    sides: dict[str, Tensor]
-    rates: dict[str, Tensor]
-    cells: dict[str, Tensor] = field(default_factory=dict)
-
-    def named(self) -> Values:
-        """The tensors by name."""
-        found = {"old": self.old, "new": self.new, "theta": self.theta}
-        found |= {f"flow_{AXES[k]}": value for k, value in self.flow.items()}
-        found |= {f"side.{side}": value for side, value in self.sides.items()}
-        return found | {f"rate.{name}": value for name, value in self.rates.items()}
-
-    def with_values(self, named: Values) -> Water:
-        """The same with other tensors."""
-        return Water(
-            self.dt,
-            named["old"],
-            named["new"],
-            named["theta"],
-            {k: named[f"flow_{AXES[k]}"] for k in self.flow},
-            {side: named[f"side.{side}"] for side in self.sides},
-            {name: named[f"rate.{name}"] for name in self.rates},
-            self.cells,
-        )
-
-    def inflow(self) -> Tensor:
-        """What sources bring in, [nz, ny, nx] m3/s; what they take out does not count."""
-        total = torch.zeros_like(self.old)
-        for name, rate in self.rates.items():
-            entering = torch.where(rate > 0.0, rate, 0.0)
-            if name in self.cells:
-                flat = torch.zeros_like(total).flatten()
-                entering = flat.index_add(0, self.cells[name], entering).reshape(total.shape)
-            total = total + entering
-        return total
 
 
 @dataclass(frozen=True)
@@ -152,9 +118,12 @@ class Stepper:
         return water.old - apart, water.new - apart, water.theta - standing
 
     def conduct(
-        self, number: int, water: Water, values: Values
+        self, number: int, water: Water, values: Values, twice: bool = False
     ) -> tuple[dict[int, Tensor], dict[tuple[int, int], Tensor], Values]:
-        """Conductances and cross terms of the faces, conductances of the sides."""
+        """Conductances and cross terms of the faces, conductances of the sides that need them.
+
+        ``twice``: for a tangent, which differentiates the derivatives again.
+        """
         theta = self.mobile(number, water, values)[2]
         pore = None
         if "diffusion" in values:
@@ -163,8 +132,11 @@ class Stepper:
             else:
                 pore = theta ** (10.0 / 3.0) / values["theta_s"] ** 2 * values["diffusion"]
         given = Dispersion(values.get("longitudinal"), values.get("horizontal"), values.get("vertical"), pore)
-        held = [side for side, kind in self.species[number].sides.items() if kind == "concentration"]
-        return disperse(self.geometry, water.flow, water.sides, given, tuple(held))
+        kinds = self.species[number].sides
+        held = tuple(side for side, kind in kinds.items() if kind == "concentration")
+        native = None if twice else getattr(self.make_network[number], "disperse", None)
+        faces = (native or disperse)(self.geometry, water.flow, water.sides, given)
+        return *faces, disperse_sides(self.geometry, water.flow, water.sides, given, held)
 
     def cell(
         self, number: int, water: Water, values: Values, state: State, sides: Values, born: Tensor | None
@@ -177,7 +149,7 @@ class Stepper:
         before = {name: state[f"{number}.{name}"] for name in self.species[number].states}
         return Cell(self.geometry, self.species[number], water.dt, values, inside, sides, before, born)
 
-    def _network(self, number: int, water: Water, values: Values) -> tuple[Network, Values]:
+    def network(self, number: int, water: Water, values: Values) -> tuple[Network, Values]:
         """The network of one solute; of the same water and numbers the one that is there."""
         key = (
             water.theta,
@@ -185,7 +157,7 @@ class Stepper:
             *(values[name] for name in sorted(values) if name in DISPERSION),
         )
         known = self._known.get(number)
-        if known is not None and _identical(known.key, key):
+        if known is not None and identical(known.key, key):
             return known.network, known.sides
         with torch.no_grad():
             conductance, cross, sides = self.conduct(number, water, values)
@@ -193,16 +165,29 @@ class Stepper:
         self._known[number] = _Conducted(key, network, sides)
         return network, sides
 
-    def _set_up(
+    def numbers(self, water: Water, values: list[Values]) -> tuple[float, float]:
+        """The largest grid Peclet and Courant numbers of the faces; the first is infinite where nothing disperses."""
+        peclet = courant = 0.0
+        least = torch.where(self.geometry.volume > 0.0, water.new, torch.inf)
+        for number in range(len(self.species)):
+            network, _ = self.network(number, water, values[number])
+            for axis, flow in network.faces.flow.items():
+                moves = flow.abs()
+                ratio = torch.where(moves > 0.0, moves / network.faces.conductance[axis], 0.0)
+                peclet = max(peclet, float(ratio.max()))
+                courant = max(courant, water.dt * float((moves / least).max()))
+        return peclet, courant
+
+    def set_up(
         self, network: Network, cell: Cell, c: Tensor, linear: Tensor, weight: Tensor | None
     ) -> Tensor | None:
         """Hand the Jacobian at c to the solver, ``Cell.slopes`` given; returns the factors of its columns."""
         column = None
         if weight is not None:
-            column = _column(cell, linear, weight, c)
+            column = columns(cell, linear, weight, c)
         key = (linear, column, c if self.geometry.scheme == "tvd" else None)
         held = getattr(network, "held", None)
-        if held is None or not _same(held, key):
+        if held is None or not equal(held, key):
             network.setup(linear, column, c)
             network.held = key  # type: ignore[attr-defined]
         return column
@@ -220,11 +205,11 @@ class Stepper:
         iterations, sums = 0, []
         cells: list[Cell] = []
         for number, species in enumerate(self.species):
-            network, side_conductance = self._network(number, water, values[number])
+            network, side_conductance = self.network(number, water, values[number])
             born = None
             if species.parent is not None:
                 parent = cells[species.parent]
-                born = parent.decayed(_of(after, species.parent, parent.species.states))
+                born = parent.decayed(of_solute(after, species.parent, parent.species.states))
             cell = self.cell(number, water, values[number], state, side_conductance, born)
             c, more = self._solve(network, cell)
             iterations += more
@@ -233,7 +218,7 @@ class Stepper:
             after |= {f"{number}.{name}": value for name, value in states.items()}
             for side in species.sides:
                 sides.setdefault(side, []).append(cell.side(side, on_side(c, side))[0])
-            sums.append(_sums(network, cell, states, water, [sides[side][-1] for side in species.sides]))
+            sums.append(balance(network, cell, states, water, [sides[side][-1] for side in species.sides]))
         reacted, moved, carried = (torch.stack(part) for part in zip(*sums, strict=True))
         return Stepped(
             after,
@@ -269,7 +254,7 @@ class Stepper:
                 return c, iterations
             if not math.isfinite(norm):
                 raise StepFailure("its residual is not finite")
-            self._set_up(network, cell, c, linear, weight)
+            self.set_up(network, cell, c, linear, weight)
             enough = 0.5 * allowed / norm
             if not linear_problem:
                 enough = max(
@@ -287,7 +272,7 @@ class Stepper:
             before = norm
             share, best = 1.0, None
             for _ in range(HALVINGS):
-                trial = _moved(cell, linear, weight, c, share * solved.x)
+                trial = moved_by(cell, linear, weight, c, share * solved.x)
                 there, size = residual(trial)
                 if best is None or size < best[2]:
                     best = (trial, there, size)
@@ -336,20 +321,20 @@ class Stepper:
         water_bars: Values = {}
         for number in reversed(range(len(self.species))):
             species, mine = self.species[number], values[number]
-            network, conductance = self._network(number, water, mine)
+            network, conductance = self.network(number, water, mine)
             c = after[f"{number}.c"]
             parent = None if species.parent is None else self._parent(number, water, values, state)
             born = None
             if parent is not None:
                 assert species.parent is not None
-                born = parent.decayed(_of(after, species.parent, parent.species.states))
+                born = parent.decayed(of_solute(after, species.parent, parent.species.states))
             cell = self.cell(number, water, mine, state, conductance, born)
             seeds = {side: side_bars[side][number] for side in species.sides if side in side_bars}
             multiplier = self._multiplier(
                 network,
                 cell,
                 c,
-                _of(bars, number, species.states),
+                of_solute(bars, number, species.states),
                 seeds,
                 None if guess is None else guess.get(number),
             )
@@ -358,7 +343,7 @@ class Stepper:
             face_bars = network.pull(multiplier, c)
             self._pend(number, face_bars)
             # everything but c itself, whose derivative the multiplier has made 0
-            leaves = _leaves(
+            leaves = leaves_of(
                 (self._water_leaves(water) if self.wants_water else {})
                 | {f"value.{k}": v for k, v in mine.items() if self._wants(number, k)}
                 | {f"state.{k}": state[f"{number}.{k}"] for k in species.states}
@@ -388,15 +373,15 @@ class Stepper:
                     continue
                 kind, _, rest = name.partition(".")
                 if kind == "water":
-                    _add(water_bars, rest, gradient)
+                    add_to(water_bars, rest, gradient)
                 elif kind == "value":
-                    _add(value_bars[number], rest, gradient)
+                    add_to(value_bars[number], rest, gradient)
                 elif kind == "state":
                     before[f"{number}.{rest}"] = gradient
                 elif kind == "conductance":
-                    _add(self._pending[number], f"side.{rest}", gradient)
+                    add_to(self._pending[number], f"side.{rest}", gradient)
             for axis, gradient in face_bars.flow.items():
-                _add(water_bars, f"flow_{AXES[axis]}", gradient)
+                add_to(water_bars, f"flow_{AXES[axis]}", gradient)
             if self.geometry.active is not None:  # c of a cell that takes no part stays as it is
                 key = f"{number}.c"
                 before[key] = torch.where(self.geometry.active, before[key], multiplier)
@@ -416,9 +401,9 @@ class Stepper:
         """Add cotangents of what the faces conduct to those that wait."""
         mine = self._pending.setdefault(number, {})
         for axis, value in bars.conductance.items():
-            _add(mine, f"g{axis}", value)
+            add_to(mine, f"g{axis}", value)
         for (n, t), value in bars.cross.items():
-            _add(mine, f"x{n}{t}", value)
+            add_to(mine, f"x{n}{t}", value)
 
     def flush(self, water: Water, values: list[Values], value_bars: list[Values], water_bars: Values) -> None:
         """Hand the cotangents that wait to the numbers and the water that the dispersion comes from."""
@@ -426,7 +411,7 @@ class Stepper:
             mine = values[number]
             names = [k for k in DISPERSION if k in mine and self._wants(number, k)]
             of_water = self._water_leaves(water) if self.wants_water else {}
-            leaves = _leaves({f"value.{k}": mine[k] for k in names} | of_water)
+            leaves = leaves_of({f"value.{k}": mine[k] for k in names} | of_water)
             if not leaves:
                 continue
             with torch.enable_grad():
@@ -447,7 +432,7 @@ class Stepper:
                 if gradient is None:
                     continue
                 kind, _, rest = name.partition(".")
-                _add(water_bars if kind == "water" else value_bars[number], rest, gradient)
+                add_to(water_bars if kind == "water" else value_bars[number], rest, gradient)
         self._pending = {}
 
     def _parent(self, number: int, water: Water, values: list[Values], state: State) -> Cell:
@@ -469,9 +454,9 @@ class Stepper:
         """Hand the cotangent of what the parent's decay makes to the parent's states, numbers and water."""
         which = self.species[number].parent
         assert which is not None
-        ends = _of(after, which, parent.species.states)
+        ends = of_solute(after, which, parent.species.states)
         names = [n for n in ("decay", "bulk_density", "immobile_theta") if n in parent.values]
-        leaves = _leaves(
+        leaves = leaves_of(
             {f"state.{k}": v for k, v in ends.items()}
             | {f"value.{k}": values[which][k] for k in names}
             | {"new": parent.water["new"]}
@@ -493,37 +478,42 @@ class Stepper:
                 continue
             kind, _, rest = name.partition(".")
             if kind == "state":
-                _add(bars, f"{which}.{rest}", gradient)
+                add_to(bars, f"{which}.{rest}", gradient)
             elif kind == "value":
-                _add(value_bars[which], rest, gradient)
+                add_to(value_bars[which], rest, gradient)
             else:
-                _add(water_bars, "new", gradient)
+                add_to(water_bars, "new", gradient)
                 if parent.species.immobile:  # the mobile water is what is left of it
-                    _add(value_bars[which], "immobile_theta", -parent.geometry.volume * gradient)
+                    add_to(value_bars[which], "immobile_theta", -parent.geometry.volume * gradient)
 
     def _multiplier(
         self, network: Network, cell: Cell, c: Tensor, bars: State, seeds: Values, guess: Tensor | None
     ) -> Tensor:
         """lambda of J^T lambda = g, both scaled with the columns where sorption has an unbounded slope."""
         linear, weight = cell.slopes()
-        column = self._set_up(network, cell, c, linear, weight)
+        column = self.set_up(network, cell, c, linear, weight)
         load = bars.get("c", torch.zeros_like(c))
         load = load.clone()
         for side, seed in seeds.items():
             on_side(load, side).add_(seed * cell.side_slope(side))
         if "immobile" in bars:
-            load += cell._standing()[0] * bars["immobile"]
-        kept = cell._kept()[0] if cell.species.sorption else 1.0
+            load += cell.standing()[0] * bars["immobile"]
+        kept = cell.kept()[0] if cell.species.sorption else 1.0
         if column is not None:
             load = load * column
             if "sorbed" in bars:
                 assert weight is not None
-                load += kept * bars["sorbed"] * _column_slope(cell, linear, weight, c)
+                load += kept * bars["sorbed"] * column_slopes(cell, linear, weight, c)
         elif "sorbed" in bars:
             load += kept * cell.values["k_d"] * bars["sorbed"]
-        return self._linear(network, load, guess, transposed=True)
+        return self.solve_linear(network, load, guess, transposed=True)
 
-    def _linear(self, network: Network, rhs: Tensor, guess: Tensor | None, transposed: bool) -> Tensor:
+    def solve_linear(self, network: Network, rhs: Tensor, guess: Tensor | None, transposed: bool) -> Tensor:
+        """Solve with the Jacobian that was set up, or its transpose, to the tolerance.
+
+        Raises:
+            StepFailure: the solve did not converge.
+        """
         active = self.geometry.active
         outside = None
         if active is not None:
@@ -535,221 +525,3 @@ class Stepper:
                 f"{solved.residual:.3g} after {solved.iterations} iterations, {self.tolerance:.3g} was asked for"
             )
         return solved.x if outside is None else torch.where(active, solved.x, outside)  # type: ignore[arg-type]
-
-    # -------------------------------------------------------------------------------------------------- tangent
-
-    def tangent(
-        self,
-        water: Water,
-        values: list[Values],
-        state: State,
-        after: State,
-        dots: tuple[Values, list[Values], State],
-    ) -> tuple[State, Values]:
-        """Tangents of a step's end and of the masses through its sides.
-
-        Args:
-            water, values, state, after: of the step.
-            dots: tangents of ``water.named()``, of the values of each solute, of ``state``; what is missing does not
-                move.
-        """
-        moved: State = {}
-        sides: dict[str, list[Tensor]] = {}
-        for number, species in enumerate(self.species):
-            mine = values[number]
-            network, conductance = self._network(number, water, mine)
-            c = after[f"{number}.c"]
-            inputs = (
-                {f"water.{k}": v for k, v in water.named().items()}
-                | {f"value.{k}": v for k, v in mine.items()}
-                | {f"state.{k}": state[f"{number}.{k}"] for k in species.states}
-            )
-            moving = {f"water.{k}": v for k, v in dots[0].items()}
-            moving |= {f"value.{k}": v for k, v in dots[1][number].items()}
-            moving |= {
-                f"state.{k}": dots[2][f"{number}.{k}"] for k in species.states if f"{number}.{k}" in dots[2]
-            }
-            which = species.parent
-            if which is not None:
-                names = self.species[which].states
-                inputs |= {f"parent.{k}": v for k, v in _of(after, which, names).items()}
-                inputs |= {f"its.{k}": v for k, v in values[which].items()}
-                moving |= {f"parent.{k}": v for k, v in _of(moved, which, names).items()}
-                moving |= {f"its.{k}": v for k, v in dots[1][which].items()}
-
-            def build(
-                at: Values, c: Tensor, number: int = number, which: int | None = which
-            ) -> tuple[Cell, Values]:
-                inner = water.with_values({k: at[f"water.{k}"] for k in water.named()})
-                numbers = {k: at[f"value.{k}"] for k in values[number]}
-                states = {f"{number}.{k}": at[f"state.{k}"] for k in self.species[number].states}
-                g, x, on_sides = self.conduct(number, inner, numbers)
-                born = None
-                if which is not None:
-                    its = {k: at[f"its.{k}"] for k in values[which]}
-                    ends = {k: at[f"parent.{k}"] for k in self.species[which].states}
-                    old = {f"{which}.{k}": state[f"{which}.{k}"] for k in self.species[which].states}
-                    born = self.cell(which, inner, its, old, {}, None).decayed(ends)
-                cell = self.cell(number, inner, numbers, states, on_sides, born)
-                outputs = {f"g{k}": v for k, v in g.items()} | {f"x{n}{t}": v for (n, t), v in x.items()}
-                return cell, outputs
-
-            def first(at: Values, c: Tensor = c) -> Values:
-                cell, outputs = build(at, c)
-                return outputs | {"residual": cell.residual(c)}
-
-            pushed = _pushed(first, inputs, moving)
-            faces = Faces(
-                {k: dots[0][f"flow_{AXES[k]}"] for k in water.flow if f"flow_{AXES[k]}" in dots[0]},
-                {k: pushed[f"g{k}"] for k in self.geometry.axes},
-                {(n, t): pushed[f"x{n}{t}"] for n, t in self.geometry.pairs},
-            )
-            rhs = -(pushed["residual"] + network.push(c, faces))
-            cell = self.cell(number, water, mine, state, conductance, None)
-            linear, weight = cell.slopes()
-            column = self._set_up(network, cell, c, linear, weight)
-            y = self._linear(network, rhs, None, transposed=False)
-            dc = y if column is None else column * y
-            if self.geometry.active is not None:
-                dc = torch.where(self.geometry.active, dc, dots[2].get(f"{number}.c", torch.zeros_like(dc)))
-            # what sorbs moves with y where its slope is unbounded
-            extra = None
-            if column is not None:
-                assert weight is not None
-                extra = cell._kept()[0] * _column_slope(cell, linear, weight, c) * y
-
-            def second(at: Values, c: Tensor = c) -> Values:
-                cell, _ = build(at, c)
-                found = {f"side.{s}": cell.side(s, on_side(at["c"], s))[0] for s in cell.species.sides}
-                ends = cell.states(c)
-                if cell.species.sorption:
-                    if not cell.species.nonlinear:
-                        ends["sorbed"] = cell.states(at["c"])["sorbed"]
-                    found["sorbed"] = ends["sorbed"]
-                if cell.species.immobile:
-                    found["immobile"] = cell.states(at["c"])["immobile"]
-                return found
-
-            pushed = _pushed(second, inputs | {"c": c}, moving | {"c": dc})
-            moved[f"{number}.c"] = dc
-            for name in species.states[1:]:
-                moved[f"{number}.{name}"] = pushed[name]
-            if extra is not None:
-                moved[f"{number}.sorbed"] = moved[f"{number}.sorbed"] + extra
-            for side in species.sides:
-                sides.setdefault(side, []).append(pushed[f"side.{side}"])
-        return moved, {side: torch.stack(parts) for side, parts in sides.items()}
-
-
-DISPERSION = (
-    "longitudinal",
-    "horizontal",
-    "vertical",
-    "diffusion",
-    "tortuosity",
-    "theta_s",
-    "immobile_theta",
-)
-
-
-def _identical(one: tuple[Tensor, ...], two: tuple[Tensor, ...]) -> bool:
-    return len(one) == len(two) and all(a is b for a, b in zip(one, two, strict=True))
-
-
-def _same(held: tuple[Tensor | None, ...], key: tuple[Tensor | None, ...]) -> bool:
-    """Whether two sets of tensors hold the same numbers."""
-    for a, b in zip(held, key, strict=True):
-        if (a is None) != (b is None) or (a is not None and a is not b and not torch.equal(a, b)):  # type: ignore[arg-type]
-            return False
-    return True
-
-
-def _of(state: State, number: int, names: Iterable[str]) -> Values:
-    """The states of one solute that are there."""
-    return {name: state[f"{number}.{name}"] for name in names if f"{number}.{name}" in state}
-
-
-def _add(bars: Values, name: str, value: Tensor) -> None:
-    bars[name] = bars[name] + value if name in bars else value
-
-
-def _leaves(values: Values) -> Values:
-    return {name: value.detach().requires_grad_() for name, value in values.items()}
-
-
-def _column(cell: Cell, linear: Tensor, weight: Tensor, c: Tensor) -> Tensor:
-    """linear/(linear + weight s_eq'), 0 where the slope is infinite."""
-    assert cell.species.sorption is not None
-    inverse = inverse_slope(cell.species.sorption, cell.values, c)
-    sorbs = torch.isfinite(inverse) & (weight != 0.0)
-    r = torch.where(sorbs, inverse, 1.0)
-    return torch.where(sorbs, linear * r / (linear * r + weight), 1.0)
-
-
-def _column_slope(cell: Cell, linear: Tensor, weight: Tensor, c: Tensor) -> Tensor:
-    """s_eq' times ``_column``, finite where s_eq' is not."""
-    assert cell.species.sorption is not None
-    inverse = inverse_slope(cell.species.sorption, cell.values, c)
-    sorbs = torch.isfinite(inverse)
-    r = torch.where(sorbs, inverse, 1.0)
-    return torch.where(sorbs, linear / (linear * r + weight), 0.0)
-
-
-def _moved(cell: Cell, linear: Tensor, weight: Tensor | None, c: Tensor, y: Tensor) -> Tensor:
-    """c after a Newton update y, taken in the amount linear c + weight s_eq(c)."""
-    if weight is None:
-        return c + y
-    kind = cell.species.sorption
-    assert kind is not None
-    amount = linear * c + weight * isotherm(kind, cell.values, c) + linear * y
-    return invert(kind, cell.values, linear, weight, amount)
-
-
-def _sums(
-    network: Network, cell: Cell, states: Values, water: Water, masses: list[Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(reacted, moved, carried) of ``Stepped`` for one solute, kg/s."""
-    c, species, values = states["c"], cell.species, cell.values
-    reacted, moved = torch.zeros((), dtype=c.dtype), torch.zeros((), dtype=c.dtype)
-    parts = []
-    if species.decays:
-        parts.append(-cell.decayed(states))
-    if cell.born is not None:
-        parts.append(values["yield"] * cell.born)
-    if species.produces:
-        parts.append((cell.geometry.volume * values["production"]).expand_as(c))
-    if species.sources:
-        parts.append(cell.water["inflow"] * values["source_concentration"])
-        taken = torch.zeros_like(c)
-        for name, rate in water.rates.items():
-            leaving = torch.where(rate < 0.0, rate, 0.0)
-            if name in water.cells:
-                taken.view(-1).index_add_(0, water.cells[name], leaving)
-            else:
-                taken = taken + leaving
-        parts.append(taken * c)
-    for part in parts:
-        reacted, moved = reacted + part.sum(), moved + part.abs().sum()
-    for mass in masses:
-        moved = moved + mass.abs().sum()
-    # c times (gain of water - inflow through faces, sides and sources); N holds the first of these inflows
-    unbalanced = (cell.water["new"] - cell.water["old"]) / cell.dt * c - network.apply(c)
-    carried = unbalanced.sum()
-    for side in species.sides:
-        carried = carried - (cell.water[side] * on_side(c, side)).sum()
-    for name, rate in water.rates.items():
-        near = c.flatten()[water.cells[name]] if name in water.cells else c
-        carried = carried - (rate * near).sum()
-    return reacted, moved, carried
-
-
-def _pushed(function: Callable[[Values], Values], at: Values, tangents: Values) -> Values:
-    """Tangents of a function's values at some inputs; those without a tangent do not move."""
-    from dgpde.kernels.flow_stencil.reference import pushed
-
-    moving = {name: value for name, value in tangents.items() if name in at}
-    still = {name: value for name, value in at.items() if name not in moving}
-    if not moving:
-        with torch.no_grad():
-            return {name: torch.zeros_like(value) for name, value in function(at).items()}
-    return pushed(lambda leaves: function(still | leaves), {n: at[n] for n in moving}, moving)
