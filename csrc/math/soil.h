@@ -147,8 +147,8 @@ DGPDE_HD V soil_kink_suction(const SoilModel& m, const D& d) {
   return V{};
 }
 
-// A function of its own, which serves single cells and pairs: what it rounds is the same in either place, and its loops
-// do not change how the compiler sees the other relations.
+// A function of its own: its loops do not change how the compiler sees the other relations. Packs come to it in pairs, a
+// single one beside a copy of itself, so that what it rounds is the same in either place.
 template <bool kPartials, class V, class D>
 DGPDE_BY_REFERENCE void network_point(const SoilNetwork& net, const D& d, const V& psi, SoilPoint<V>& p, V* dtheta,
                                       V* dkr) {
@@ -159,10 +159,18 @@ template <class Relation, bool kPartials, class V, class D>
 DGPDE_HD void soil_one(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
   if constexpr (is_tabulated<Relation>)
     Relation::template evaluate<kPartials>(m.table, d, psi, p, dtheta, dkr);
-  else if constexpr (reads_shared<Relation>)
-    network_point<kPartials, V>(m.network, d, psi, p, dtheta, dkr);
-  else
+  else if constexpr (!reads_shared<Relation>)
     Relation::template evaluate<kPartials>(d, psi, p, dtheta, dkr);
+  else if constexpr (Lane<V>::width == 1)
+    network_point<kPartials, V>(m.network, d, psi, p, dtheta, dkr);
+  else {
+    SoilPoint<Duo<V>> q;
+    Duo<V> t[kMaxRaw], k[kMaxRaw];
+    network_point<kPartials, Duo<V>>(m.network, DuoView<D>{d, d}, Duo<V>{psi, psi}, q, t, k);
+    p = {q.theta.a, q.kr.a, q.capacity.a, q.dkr.a};
+    if constexpr (kPartials)
+      for (int i = 0; i < kMaxRaw; ++i) dtheta[i] = t[i].a, dkr[i] = k[i].a;
+  }
 }
 
 template <bool kPartials, class V, class D>
@@ -213,7 +221,12 @@ DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const 
   SoilPoint<Duo<V>> p;
   with_relation(m.kind, [&](auto relation) {
     using Relation = decltype(relation);
-    if constexpr (reads_shared<Relation>) {  // one after the other
+    if constexpr (std::is_same_v<Relation, Network>) {
+      Duo<V> t[kMaxRaw], k[kMaxRaw];
+      network_point<kPartials, Duo<V>>(m.network, d, psi, p, t, k);
+      if constexpr (kPartials)
+        for (int i = 0; i < kMaxRaw; ++i) dtheta[i] = t[i], dkr[i] = k[i];
+    } else if constexpr (is_tabulated<Relation>) {  // reads its table lane by lane
       SoilPoint<V> a, b;
       V t[2][kMaxRaw], k[2][kMaxRaw];
       soil_one<Relation, kPartials>(m, d.a, psi.a, a, t[0], k[0]);
