@@ -97,6 +97,19 @@ CASES = {
             repeats={"cpu": {64: 5, 1000: 3}, "cuda": {1000: 5, 50_000: 3}},
         ),
         Case(
+            name="tracer",
+            title="A front of tracer in steady water, one linear solute, 100 cells, 200 steps",
+            module="tracer",
+            repeats={"cpu": {64: 10, 1024: 5}},
+            baselines=(
+                Baseline(
+                    name="torch",
+                    module="tracer_torch",
+                    arguments={64: "--repeats 3", 1024: "--repeats 2"},
+                ),
+            ),
+        ),
+        Case(
             name="slab",
             title="A day of rain on a heterogeneous slab (ParFlow, PFLOTRAN), 40 layers, hourly steps",
             module="slab",

@@ -53,7 +53,7 @@ struct TransportProblem {
   const double* times = nullptr;  // [T + 1] s
   Advection scheme = Advection::upwind;
   bool evaporation = false;  // water that leaves at the top evaporates
-  int64_t max_newton = 50;
+  int64_t max_newton = 100;
   double linear_tolerance = 1e-10;
   std::vector<SoluteKind> kinds;
   std::vector<SoluteInputs<View>> in;

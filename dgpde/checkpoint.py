@@ -2,8 +2,10 @@
 
 The adjoint needs the state after every accepted step. ``Checkpoint("all")`` keeps them all. ``Checkpoint(every=k)``
 keeps the state at every k-th output time only and computes the steps between two of them again when the backward
-sweep comes to them: memory for k intervals plus the kept states, at the price of one more forward run. Steps taken
-again are the same to the last bit, so every policy gives the same gradient.
+sweep comes to them: memory for k intervals plus the kept states, at the price of one more forward run.
+``Checkpoint("binomial", states=s)`` keeps s states whatever the length of the run, and the steps of one interval: where
+s states are few, intervals are run again several times, as seldom as can be (``dgpde.revolve``). Steps taken again are
+the same to the last bit, so every policy gives the same gradient.
 """
 
 from __future__ import annotations
@@ -31,12 +33,14 @@ class Checkpoint:
     """Policy for the backward sweep of a run.
 
     Args:
-        policy: "all" (every accepted state is kept) or "every" (needs ``every``; implied by it).
+        policy: "all" (every accepted state is kept), "every" (needs ``every``; implied by it) or "binomial" (needs
+            ``states``; implied by it; of sections and domains).
         every: k, the number of output intervals between two kept states.
         where: where the kept states lie: "device" (default), "host" (pinned memory, for runs on a GPU) or
             "disk" (an HDF5 file). "all" keeps its states on the device.
         directory: folder of the file for where="disk"; default a temporary one. The file goes when the graph of
             the run does.
+        states: s, the number of states that "binomial" keeps, that at the start among them, at least 1.
 
     Raises:
         TypeError, ValueError: the message starts with the name of the argument.
@@ -46,12 +50,27 @@ class Checkpoint:
     every: int | None = None
     where: str = "device"
     directory: str | Path | None = None
+    states: int | None = None
 
     def __post_init__(self) -> None:
         if self.every is not None and self.policy == "all":
             object.__setattr__(self, "policy", "every")
-        if self.policy not in ("all", "every"):
-            raise ValueError(f"policy must be 'all' or 'every', it is {self.policy!r}")
+        if self.states is not None and self.policy == "all":
+            object.__setattr__(self, "policy", "binomial")
+        if self.policy not in ("all", "every", "binomial"):
+            raise ValueError(f"policy must be 'all', 'every' or 'binomial', it is {self.policy!r}")
+        if (self.states is not None) != (self.policy == "binomial") or (
+            self.every is not None and self.policy != "every"
+        ):
+            raise ValueError(
+                f"policy {self.policy!r} does not go with every={self.every!r} and states={self.states!r}; give every "
+                "or states alone"
+            )
+        if self.policy == "binomial":
+            if isinstance(self.states, bool) or not isinstance(self.states, int):
+                raise TypeError(f"states must be an integer number of states, it is {self.states!r}")
+            if self.states < 1:
+                raise ValueError(f"states must be at least 1, it is {self.states}")
         if self.policy == "every":
             if isinstance(self.every, bool) or not isinstance(self.every, int):
                 raise TypeError(f"every must be an integer number of intervals, it is {self.every!r}")
@@ -102,6 +121,17 @@ class StateStore:
                 group = file.create_group(str(index))
                 for name, value in state.items():
                     group[name] = value.detach().cpu().numpy()
+
+    def drop(self, index: int) -> None:
+        """Forget a state."""
+        self.kept.remove(index)
+        if self.where != "disk":
+            del self.states[index]
+            return
+        import h5py
+
+        with h5py.File(self._file, "a") as file:
+            del file[str(index)]
 
     def get(self, index: int) -> State:
         """The state of that number, on the device it came from."""

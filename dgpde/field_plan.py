@@ -90,7 +90,8 @@ def plan_field(
     longest = max(sum(steps[first : first + every]) for first in range(0, run.intervals, every))
     history = int(math.ceil(longest) * sizes.state)
     whole = every >= run.intervals
-    checkpoints = 0 if whole else -(-run.intervals // every) * (sizes.state + 8)
+    count = min(run.states_at_most, run.intervals) or -(-run.intervals // every)
+    checkpoints = 0 if whole else count * (sizes.state + 9)
     # the backward sweep; its cotangents of the outputs are as large as these
     walk = 2 * sizes.outputs + held + kept + found.backward
     walk += sizes.field * (WALK + MATRIX) + sum(sizes.gradient(name) for name in wanted)

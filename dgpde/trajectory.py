@@ -22,6 +22,7 @@ from dgpde.kernels.node import FirstOrderOnly, is_tracked
 from dgpde.linear import LinearSolver, StencilMatrix
 from dgpde.newton import Newton, Work
 from dgpde.options import SolveOptions
+from dgpde.revolve import first_states, reversal
 from dgpde.timeloop import Account, Record, State, run_interval
 
 # (state at the start of a span, its steps, number of the step, tangents of theta before and after it, of its outputs)
@@ -94,7 +95,12 @@ class FieldRun:
     def every(self) -> int:
         """Intervals between two kept states."""
         checkpoint = self.options.checkpoint or Checkpoint("all")
-        return (checkpoint.every or 1) if checkpoint.policy == "every" else self.intervals
+        return self.intervals if checkpoint.policy == "all" else checkpoint.every or 1
+
+    @property
+    def states_at_most(self) -> int:
+        """How many states a binomial policy keeps; 0 of another one."""
+        return (self.options.checkpoint or Checkpoint("all")).states or 0
 
     def span(self, interval: int) -> tuple[float, float]:
         """Start and end of an interval, s."""
@@ -125,8 +131,10 @@ class FieldRun:
         keep: Keep | None = self.history.append if self.record and whole else None
         if self.progress is not None:
             keep = _Shown(self.progress, self.account, self.work, keep)
+        most = self.states_at_most
+        kept = first_states(intervals, most) if most else range(0, intervals, self.every)
         for interval in range(intervals):
-            if self.states is not None and interval % self.every == 0:
+            if self.states is not None and interval in kept:
                 self.states.put(interval, _packed(state))
             means = run_interval(newton, self.span(interval), interval, state, self.account, keep)
             if means is None:
@@ -167,7 +175,8 @@ class FieldRun:
         can be walked forwards only, an interval at a time.
         """
         start = State(inputs["psi0"], inputs["ponding0"], self.dt0 or self.options.dt_initial)
-        if not self.record:
+        most = self.states_at_most if self.states is not None else 0
+        if not self.record or (most and not backwards):
             assert not backwards
             for first in range(self.intervals):
                 begin = replace(start)
@@ -179,13 +188,38 @@ class FieldRun:
         if self.states is None:
             yield start, self.history
             return
+        if most:
+            yield from reversal(
+                self.states,
+                self.intervals,
+                most,
+                lambda kept, first, last: self._advanced(inputs, kept, first, last),
+                lambda kept, first: self._again_from(inputs, kept, first, first + 1),
+            )
+            return
         firsts = list(range(0, self.intervals, self.every))
         for first in reversed(firsts) if backwards else firsts:
             if first not in self.states.kept:
                 continue
-            kept = self.states.get(first)
-            begin = State(kept["psi"], kept["ponding"], float(kept["dt"]), bool(kept["precise"]))
-            yield begin, self._again(inputs, replace(begin), first, min(first + self.every, self.intervals))
+            last = min(first + self.every, self.intervals)
+            yield self._again_from(inputs, self.states.get(first), first, last)
+
+    def _again_from(
+        self, inputs: dict[str, Tensor], kept: dict[str, Tensor], first: int, last: int
+    ) -> tuple[State, list[Record]]:
+        """A kept state and the accepted steps of the intervals [first, last) that begin with it."""
+        begin = _unpacked(kept)
+        return begin, self._again(inputs, replace(begin), first, last)
+
+    def _advanced(
+        self, inputs: dict[str, Tensor], kept: dict[str, Tensor], first: int, last: int
+    ) -> dict[str, Tensor] | None:
+        """The state that a kept one comes to in the intervals [first, last); None when it does not get there."""
+        newton, account, state = self._newton(inputs), Account(), _unpacked(kept)
+        for interval in range(first, last):
+            if run_interval(newton, self.span(interval), interval, state, account) is None:
+                return None
+        return _packed(state)
 
     def _again(self, inputs: dict[str, Tensor], state: State, first: int, last: int) -> list[Record]:
         """The accepted steps of the intervals [first, last), as far as they come; ``state`` is changed in place."""
@@ -235,6 +269,8 @@ class FieldRun:
             out["psi"][rows[0]] = self.seen(d_psi)
         forcing = {name: value for name, value in tangents.items() if name not in ("psi0", "ponding0")}
         still = torch.zeros_like(psi0)
+        moved: Tensor | None = None
+        before: Tensor | None = None
         for start, records in self.replays(inputs, backwards=False):
             psi, ponding = start.psi, start.ponding
             for index, record in enumerate(records):
@@ -243,7 +279,10 @@ class FieldRun:
                 there = stencil.linearise(step, record.psi)
                 old = (d_theta, d_psi, d_pond)
                 d_residual, _, _ = there.push(still, old, forcing)
-                d_psi = -exact.solve(there, d_residual, None, record, transposed=False)
+                # as with the adjoint's multipliers, the solve begins from the last two carried on
+                guess = moved if before is None or moved is None else 2.0 * moved - before
+                before, moved = moved, exact.solve(there, d_residual, guess, record, transposed=False)
+                d_psi = -moved
                 _, d_theta, d_out = there.push(d_psi, old, forcing)
                 if watch is not None:
                     watch(start, records, index, (old[0], d_theta), d_out)
@@ -448,6 +487,10 @@ def _packed(state: State) -> dict[str, Tensor]:
         "dt": dt,
         "precise": torch.tensor([state.precise]),
     }
+
+
+def _unpacked(kept: dict[str, Tensor]) -> State:
+    return State(kept["psi"], kept["ponding"], float(kept["dt"]), bool(kept["precise"]))
 
 
 def field_flow(run: FieldRun, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

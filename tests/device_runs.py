@@ -20,6 +20,8 @@ DECISIONS = (
 )  # on how a column goes on; Newton iterations may differ by round-off
 STORM = replace(CASES["storm, pond, run-off, drying"], transpiration=1e-7, omega_c=0.6, source=1e-9, n=70)
 TABLE = replace(CASES["table"], n=70)
+NETWORK = replace(CASES["network"], n=70)
+SHARED = ("gradient soil.table", "gradient soil.weights")  # sums over all columns
 
 
 def to(problem: ColumnProblem, inputs: Inputs, device: str) -> tuple[ColumnProblem, Inputs]:
@@ -94,7 +96,7 @@ def of_columns(found: dict[str, Tensor], columns: Tensor) -> dict[str, Tensor]:
     """What belongs to some of the columns; sums over all of them only when that is what they are."""
     if bool(columns.all()):
         return found
-    own = {name: value for name, value in found.items() if name != "gradient soil.table"}
+    own = {name: value for name, value in found.items() if name not in SHARED}
     return {name: value[..., columns.to(value.device)] for name, value in own.items()}
 
 

@@ -36,7 +36,11 @@ LONG = replace(
         "top.ponding_max": 0.006,
     },
 )
-PROBLEMS = {"van Genuchten": LONG, "table": replace(LONG, relation="tabulated", psi0=-0.6)}
+PROBLEMS = {
+    "van Genuchten": LONG,
+    "table": replace(LONG, relation="tabulated", psi0=-0.6),
+    "network": replace(LONG, relation="network", psi0=-0.6),
+}
 POLICIES = [
     Checkpoint(every=every, where=where) for every in (1, 3, 7) for where in ("device", "host", "disk")
 ] + [Checkpoint(every=100), Checkpoint("all")]

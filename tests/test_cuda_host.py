@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from device_runs import (
+    NETWORK,
     STORM,
     TABLE,
     cotangents,
@@ -111,7 +112,7 @@ def test_every_branch_is_that_of_the_simd_engine(
     assert error < TOLERANCE, where
 
 
-@pytest.mark.parametrize("case", [STORM, TABLE], ids=["van Genuchten", "table"])
+@pytest.mark.parametrize("case", [STORM, TABLE, NETWORK], ids=["van Genuchten", "table", "network"])
 def test_many_columns_with_steps_of_their_own(case: Any, on_threads: Callable[..., HostThreads]) -> None:
     problem, inputs = make(case, OPTIONS)
     inputs = spread(case, problem, inputs)

@@ -57,7 +57,7 @@ def test_parts_of_a_plan() -> None:
     assert whole.checkpoints == 0
     less = column().plan(times, SolveOptions(**fixed, checkpoint=Checkpoint(every=1)))
     assert less.history == 4 * 8 * (36 + 6)
-    assert less.checkpoints == 3 * 8 * (36 + 6 + 1)
+    assert less.checkpoints == 3 * (8 * (36 + 6) + 9)
     few = column().plan(times, SolveOptions(**fixed), save="last", save_cells=(0, 0, 0))
     assert whole.outputs - few.outputs == 8 * (4 * 36 - 1)
     adaptive = SolveOptions(dt_initial=300.0)

@@ -209,6 +209,14 @@ def test_dot_product_of_the_weights(route: str, engine: str) -> None:
     assert float(forward) == pytest.approx(backward, rel=1e-9)  # both sweeps solve to 1e-12
 
 
+def test_equal_values_that_move_apart_have_tables_of_their_own() -> None:
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(torch.zeros(2, dtype=torch.float64), torch.tensor([1.0, -1.0], dtype=torch.float64))
+        soil = dgpde.NeuralSoil(prior(), network(4, 1), [x], route="baked")
+        moved = forward_ad.unpack_dual(soil.theta(torch.full((2,), -0.5, dtype=torch.float64))).tangent
+    assert float(moved[0]) == pytest.approx(-float(moved[1])) and float(moved[0]) != 0.0
+
+
 @pytest.mark.parametrize(("route", "engine"), WAYS)
 def test_checkpoints_give_the_same_bits(route: str, engine: str) -> None:
     found = []

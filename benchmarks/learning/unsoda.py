@@ -8,9 +8,9 @@ sand, bulk density, ln of the geometric mean diameter of the particles. Five fol
 *publications*, whose soils no model of that fold has seen; samples without a known publication are one of them.
 Compared on the soils left out:
 
-- network: a perceptron gives van Genuchten-Mualem parameters, a `SoilNetwork` that sees the same inputs departs
+- network: a `ParameterNet` gives van Genuchten-Mualem parameters, a `SoilNetwork` that sees the same inputs departs
   from them; trained on the points;
-- same without departure: the perceptron alone, trained on the points;
+- same without departure: the `ParameterNet` alone, trained on the points;
 - regression: least squares, in all quadratic terms of the inputs, of the parameters that were fitted to each soil
   of the other folds, which is how pedotransfer functions are made;
 - own fit: van Genuchten-Mualem fitted to the very points that it is tested on. It predicts nothing; it is what the
@@ -38,6 +38,7 @@ import dgpde
 from benchmarks.learning.optimise import minimise
 from benchmarks.learning.record import Row, arguments, spread, table, write
 from benchmarks.measure import ROOT
+from dgpde.parameter_net import values_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,9 +47,17 @@ FILES = ROOT / "benchmarks" / "data" / "unsoda"
 DRIEST = 160.0  # m
 LEAST = {"theta": 6, "K": 5}  # points that a sample must have
 SCALE = {"theta": 0.05, "K": 0.7}  # of the residuals: water content, log10 K
-FOLDS, HIDDEN, UNITS, STEPS, RATE, DECAY = 5, 24, 6, 300, 0.01, 1e-2
-OWN = 6
+FOLDS, HIDDEN, UNITS, STEPS, RATE, DECAY = 5, 24, 6, 200, 0.01, 1e-2
 CM_PER_DAY = 0.01 / 86400.0
+RANGES = {
+    "theta_s": dgpde.Range(0.42, 0.25, 0.95),
+    "theta_r": dgpde.Range(0.04, 0.0, 0.24),
+    "alpha": dgpde.Range(2.0, 0.0),
+    "n": dgpde.Range(1.4, 1.02),
+    "l": dgpde.Range(0.5, -4.0, 4.0),
+    "k_sat": dgpde.Range(1e-6, 0.0, spread=2.0),
+}
+OWN = len(RANGES)
 
 
 @dataclass(frozen=True)
@@ -153,26 +162,16 @@ def samples() -> Samples:
     return Samples(scaled, fold, publication, points("theta"), points("K"))
 
 
-def parameters_of(x: Tensor) -> dict[str, Tensor]:
-    """van Genuchten's parameters from six unbounded numbers [n, 6]."""
-    theta_s = 0.2 + 0.6 * torch.sigmoid(x[:, 0])
-    return {
-        "theta_s": theta_s,
-        "theta_r": 0.8 * theta_s * torch.sigmoid(x[:, 1] - 2.0),
-        "alpha": 2.0 * torch.exp(x[:, 2]),
-        "n": 1.02 + torch.exp(x[:, 3] - 1.0),
-        "l": 3.0 * torch.tanh(x[:, 4] / 3.0),
-        "k_sat": 1e-6 * torch.exp(2.0 * x[:, 5]),
-    }
-
-
 def residuals(
     x: Tensor, data: Samples, soils: Tensor, network: dgpde.SoilNetwork | None = None
 ) -> dict[str, Tensor]:
-    """Mean squared residual of every soil [n] of each curve, of the soils of a mask; NaN without points."""
+    """Mean squared residual of every soil [n] of each curve, of the soils of a mask; NaN without points.
+
+    x: coordinates of van Genuchten's parameters [n, 6].
+    """
     found = {}
     for name, points in (("theta", data.theta.of(soils)), ("K", data.conductivity.of(soils))):
-        values = {key: value[points.soil] for key, value in parameters_of(x).items()}
+        values = {key: value[points.soil] for key, value in values_of(RANGES, x).items()}
         prior = dgpde.VanGenuchten(**values)
         soil: dgpde.Soil = prior
         if network is not None:
@@ -196,7 +195,7 @@ def total(found: dict[str, Tensor]) -> Tensor:
 
 @cache
 def own_fits(evaluations: int = 300) -> Tensor:
-    """Parameters [n, 6] of van Genuchten-Mualem fitted to each soil's own points."""
+    """Coordinates [n, 6] of van Genuchten-Mualem fitted to each soil's own points."""
     data = samples()
     everyone = torch.ones(data.fold.numel(), dtype=torch.bool)
 
@@ -210,7 +209,7 @@ def own_fits(evaluations: int = 300) -> Tensor:
 
 
 def regression(data: Samples, train: Tensor) -> Tensor:
-    """Numbers [n, 6] of every soil by quadratic least squares on the fits of the training soils."""
+    """Coordinates [n, 6] of every soil by quadratic least squares on the fits of the training soils."""
     x = data.inputs
     quadratic = [x[:, i] * x[:, j] for i in range(x.shape[1]) for j in range(i, x.shape[1])]
     terms = torch.cat([torch.ones_like(x[:, :1]), x, torch.stack(quadratic, 1)], 1)
@@ -225,15 +224,13 @@ def regression(data: Samples, train: Tensor) -> Tensor:
 
 
 def trained(data: Samples, train: Tensor, seed: int, departs: bool, steps: int) -> dict[str, Tensor]:
-    """Mean squared residuals of all soils [n] by a perceptron, with a departure or without, trained on a mask."""
+    """Mean squared residuals of all soils [n] by a ``ParameterNet``, with a departure or without, trained on a mask."""
     torch.manual_seed(seed)
     there = torch.unique(data.publication[train])
     held = there[torch.randperm(there.numel())[: max(1, there.numel() // 6)]]
     stop = train & torch.isin(data.publication, held)
     fit = train & ~stop
-    perceptron = torch.nn.Sequential(
-        torch.nn.Linear(data.inputs.shape[1], HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, OWN)
-    ).double()
+    perceptron = dgpde.ParameterNet(data.inputs.shape[1], RANGES, hidden=(HIDDEN,), seed=seed)
     network = dgpde.SoilNetwork(units=UNITS, features=data.inputs.shape[1], seed=seed) if departs else None
     model = torch.nn.ModuleList([perceptron, *([network] if network is not None else [])])
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
@@ -241,18 +238,18 @@ def trained(data: Samples, train: Tensor, seed: int, departs: bool, steps: int) 
     best, least = copy.deepcopy(model.state_dict()), math.inf
     for step in range(steps):
         optimiser.zero_grad()
-        total(residuals(perceptron(data.inputs), data, fit, network)).backward()
+        total(residuals(perceptron.coordinates(data.inputs), data, fit, network)).backward()
         optimiser.step()
         schedule.step()
         if step % 10 == 9:
             with torch.no_grad():
-                error = total(residuals(perceptron(data.inputs), data, stop, network)).item()
+                error = total(residuals(perceptron.coordinates(data.inputs), data, stop, network)).item()
             if error < least:
                 best, least = copy.deepcopy(model.state_dict()), error
     model.load_state_dict(best)
     with torch.no_grad():
         everyone = torch.ones_like(train)
-        return residuals(perceptron(data.inputs), data, everyone, network)
+        return residuals(perceptron.coordinates(data.inputs), data, everyone, network)
 
 
 def cross_validated(way: str, seed: int, steps: int = STEPS) -> dict[str, Tensor]:

@@ -30,18 +30,21 @@ void transport_forward(const TransportProblem& p, WaterStore& water, const Trans
 }
 
 void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,
-                       const TransportCotangents& io, WaterStore& bars, bool continuous, int threads) {
+                       const TransportCotangents& io, WaterStore* bars, bool continuous, int threads) {
   check_rows(water, W, sizeof(double));
   check_rows(kept, W, sizeof(double));
-  bars.roots = water.roots, bars.elastic = water.elastic, bars.source = water.source, bars.before = true;
-  bars.allocate(p.n, p.nz, W, sizeof(double));
-  for_each_pack<V>(p.n, p.n, TransportStep<V>::scratch(p.nz, p.solutes()), threads,
-                   [&](int64_t pack, int64_t, V* scratch) {
-                     const WaterRows<V> rows(water, pack);
-                     const TransportRows<V> states(kept, p, pack);
-                     WaterRows<V> to(bars, pack);
-                     TransportAdjoint<V>(p, io, Lanes{pack * W, p.n}, scratch, 1).run(rows, states, to, continuous);
-                   });
+  WaterStore form;
+  WaterStore& to = bars ? *bars : form;
+  to.roots = water.roots, to.elastic = water.elastic, to.source = water.source, to.before = true;
+  to.allocate(p.n, p.nz, W, sizeof(double));
+  const int64_t size = TransportStep<V>::scratch(p.nz, p.solutes());
+  for_each_pack<V>(p.n, p.n, size + to.values + 2, threads, [&](int64_t pack, int64_t, V* scratch) {
+    const WaterRows<V> rows(water, pack);
+    const TransportRows<V> states(kept, p, pack);
+    WaterRows<V> into(to, pack);
+    TransportAdjoint<V>(p, io, Lanes{pack * W, p.n}, scratch, 1)
+        .run(rows, states, bars ? &into : nullptr, into.row_at(scratch + size), continuous);
+  });
 }
 
 }  // namespace DGPDE_ENGINE

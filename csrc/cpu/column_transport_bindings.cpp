@@ -158,7 +158,7 @@ void bind_column_transport(py::module_& m) {
   m.def("transport_forward", &transport_forward, py::arg("problem"), py::arg("water"), py::arg("output"),
         py::arg("kept").none(true), py::arg("threads"), free_gil);
   m.def("transport_adjoint", &transport_adjoint, py::arg("problem"), py::arg("water"), py::arg("kept"),
-        py::arg("cotangents"), py::arg("bars"), py::arg("continuous"), py::arg("threads"), free_gil);
+        py::arg("cotangents"), py::arg("bars").none(true), py::arg("continuous"), py::arg("threads"), free_gil);
 }
 
 }  // namespace dgpde

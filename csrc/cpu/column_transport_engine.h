@@ -22,7 +22,7 @@ struct SteadyWater {
     void transport_forward(const TransportProblem& p, WaterStore& water, const TransportOutput& out,       \
                            TransportStore* kept, int threads);                                             \
     void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,             \
-                           const TransportCotangents& io, WaterStore& bars, bool continuous, int threads); \
+                           const TransportCotangents& io, WaterStore* bars, bool continuous, int threads); \
   }
 DGPDE_DECLARE_TRANSPORT(generic)
 #if defined(__x86_64__)

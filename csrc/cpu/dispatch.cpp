@@ -93,11 +93,8 @@ MemoryNeed column_memory(int64_t n, int64_t nz, int64_t real_bytes, bool cuda, i
 #define DGPDE_DISPATCH(call) return engine_generic::call;
 #endif
 
-LinearEngine* linear_engine(){DGPDE_DISPATCH(linear_engine())}
-
-TransportEngine* transport_engine() {
-  DGPDE_DISPATCH(transport_engine())
-}
+LinearEngine* linear_engine() { DGPDE_DISPATCH(linear_engine()); }
+TransportEngine* transport_engine() { DGPDE_DISPATCH(transport_engine()); }
 void transport_disperse(const DispersionCall& call) { DGPDE_DISPATCH(transport_disperse(call)) }
 void transport_disperse_reverse(const DispersionCall& call) { DGPDE_DISPATCH(transport_disperse_reverse(call)) }
 
@@ -134,7 +131,7 @@ void transport_forward(const TransportProblem& p, WaterStore& water, const Trans
   DGPDE_DISPATCH(transport_forward(p, water, out, kept, threads))
 }
 void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,
-                       const TransportCotangents& io, WaterStore& bars, bool continuous, int threads) {
+                       const TransportCotangents& io, WaterStore* bars, bool continuous, int threads) {
   DGPDE_DISPATCH(transport_adjoint(p, water, kept, io, bars, continuous, threads))
 }
 

@@ -40,7 +40,7 @@ void steady_gradients(const SteadyWater& to, WaterStore& bars, int threads);
 void transport_forward(const TransportProblem& p, WaterStore& water, const TransportOutput& out, TransportStore* kept,
                        int threads);
 void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,
-                       const TransportCotangents& io, WaterStore& bars, bool continuous, int threads);
+                       const TransportCotangents& io, WaterStore* bars, bool continuous, int threads);
 TransportEngine* transport_engine();  // likewise
 void transport_disperse(const DispersionCall& call);
 void transport_disperse_reverse(const DispersionCall& call);

@@ -244,8 +244,8 @@ class ColumnAdjoint : ColumnReplay<V> {
       if (highest) load = load + top_load;
       if (k == 0) load = load + bottom_load;
       const V mine = substitute(k, lambda);
-      V terms = vabs(mine), mine_residual = diag * mine - load,
-        mine_size = vabs(load);  // terms: lambda carries their round-off
+      V terms = vabs(mine);  // whose round-off lambda carries
+      V mine_residual = diag * mine - load, mine_size = vabs(load);
       if (p.roots) {
         const V part = c.border(k) * mu, along = c.root(k) * c.stress_psi(k) * mu;
         terms = vabs(mine + part) + vabs(part);

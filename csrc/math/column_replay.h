@@ -86,6 +86,24 @@ struct PairPartials {
   DGPDE_HD Slot operator[](int i) const { return {*this, place[i]}; }
 };
 
+// Single lanes of cells whose soil is to be evaluated, put side by side.
+template <class V>
+struct ScatteredSoils {
+  static constexpr int W = Lane<V>::width, kPlaces = 2 * W;
+  int64_t cell[kPlaces];
+  int lane[kPlaces], count = 0;
+  V psi[2] = {}, derived[2][kMaxDerived] = {};
+
+  DGPDE_HD void add(const ReplayCells<V>& c, int64_t k, int which, int n_derived) {
+    const int half = count / W, at = count % W;
+    cell[count] = k, lane[count] = which;
+    ++count;
+    psi[half][at] = c.psi(k)[which];
+    const Strided<V> d = c.soil_at(k);
+    for (int i = 0; i < n_derived; ++i) derived[half][i][at] = d[i][which];
+  }
+};
+
 template <class V>
 class ColumnReplay {
  protected:
@@ -95,6 +113,7 @@ class ColumnReplay {
   const ColumnProblem& p;
   const Lanes lanes;
   const SoilModel soil;
+  const int n_derived = soil_derived_count(soil.kind);
   int n_soil = 0;     // raw parameters that take part: those with a gradient or a tangent
   SlotNumbers used;   // their numbers
   SlotNumbers place;  // of each raw parameter: its place among those + 1, or 0
@@ -102,11 +121,12 @@ class ColumnReplay {
   BoundaryFace<V> top, bottom;
   BoundarySoil<V> top_soil, bottom_soil;
   int64_t interval[W];
-  const bool alone;    // whether a single column has the pack to itself
-  int64_t waiting[W];  // cells whose soil is to be evaluated
-  int n_waiting = 0;
-  bool fresh = true;     // no forcing loaded yet
-  bool elastic = false;  // whether any cell has specific storage
+  const bool alone;      // whether a single column has the pack to itself
+  int64_t waiting = -1;  // a cell that waits for a second one to be evaluated with
+  struct None {};
+  std::conditional_t<(W > 1), ScatteredSoils<V>, None> scattered;  // lanes that wait to be evaluated
+  bool fresh = true;                                               // no forcing loaded yet
+  bool elastic = false;                                            // whether any cell has specific storage
 
   V dt, inv_dt, weight;  // step, its inverse, its part of the interval
   Mask<V> active;
@@ -206,28 +226,36 @@ class ColumnReplay {
   }
   DGPDE_HD bool tabulated() const { return soil.kind == SoilKind::tabulated; }
 
-  // Cell k has come to psi; the soil there, with its derivatives in the parameters, is evaluated with that of other
-  // cells. A head that is, to the last bit, that of the step before (dry soil ahead of a front) has its soil already.
+  // Cell k has come to psi; the soil there, with its derivatives in the parameters, is evaluated two cells at a time. A
+  // head that is, to the last bit, that of the step before (dry soil ahead of a front) has its soil already: where most
+  // lanes have, the others are put side by side with those of other cells. So are the cells of a column that has the
+  // pack to itself.
   DGPDE_HD void arrive(int64_t k, V psi) {
-    if (!any(psi != c.psi(k))) return;
+    const auto moved = psi != c.psi(k);
+    if (!any(moved)) return;
     c.psi(k) = psi;
     if constexpr (W == 1) {
       evaluate(k);
     } else {
-      waiting[n_waiting++] = k;
-      if (n_waiting == (alone ? W : 2)) evaluate_waiting();
+      const unsigned lanes_moved = alone ? 1u : lane_bits(moved);
+      if (alone || 8 * __builtin_popcount(lanes_moved) <= 3 * W) {
+        for (unsigned left = lanes_moved; left != 0; left &= left - 1) {
+          scattered.add(c, k, __builtin_ctz(left), n_derived);
+          if (scattered.count == scattered.kPlaces) evaluate_scattered();
+        }
+      } else if (waiting < 0) {
+        waiting = k;
+      } else {
+        evaluate(waiting, k);
+        waiting = -1;
+      }
     }
   }
-  DGPDE_BY_REFERENCE void evaluate_waiting() {
+  DGPDE_HD void evaluate_waiting() {
     if constexpr (W > 1) {
-      if (n_waiting == 0) return;
-      if (alone)
-        evaluate_across();
-      else if (n_waiting == 2)
-        evaluate(waiting[0], waiting[1]);
-      else
-        evaluate(waiting[0]);
-      n_waiting = 0;
+      if (waiting >= 0) evaluate(waiting);
+      waiting = -1;
+      if (scattered.count > 0) evaluate_scattered();
     }
   }
   DGPDE_HD void evaluate(int64_t k) {
@@ -253,23 +281,29 @@ class ColumnReplay {
                       PairPartials<V>{&c.dkr_at(i)[0], &c.dkr_at(k)[0], place});
     }
   }
-  // The waiting cells of a column that has the pack to itself stand side by side in its lanes.
-  DGPDE_HD void evaluate_across() {
-    V psi, d[kMaxDerived];
-    for (int j = 0; j < W; ++j) {
-      const int64_t k = waiting[j < n_waiting ? j : 0];
-      put(psi, j, get(V(c.psi(k)), 0));
-      for (int i = 0; i < kMaxDerived; ++i) put(d[i], j, get(V(c.soil_at(k)[i]), 0));
-    }
-    SoilPoint<V> s;
-    V dtheta[kSoilSlots], dkr[kSoilSlots];
-    soil_partials<V>(soil, Strided<V>{d, 1}, psi, s, dtheta, dkr);
-    for (int j = 0; j < n_waiting; ++j) {
-      const int64_t k = waiting[j];
-      const auto value = [&](const V& x) { return broadcast<V>(get(x, j)); };
-      const Strided<V> t = c.dtheta_at(k), r = c.dkr_at(k);
-      for (int i = 0; i < n_soil; ++i) t[i] = value(dtheta[used[i]]), r[i] = value(dkr[used[i]]);
-      c.keep(k, {value(s.theta), value(s.kr), value(s.capacity), value(s.dkr)});
+  DGPDE_BY_REFERENCE void evaluate_scattered() {
+    if constexpr (W > 1) {
+      ScatteredSoils<V>& from = scattered;
+      SoilPoint<Duo<V>> s;
+      Duo<V> dtheta[kSoilSlots], dkr[kSoilSlots];
+      soil_pair<true>(soil, DuoView<Strided<V>>{{from.derived[0], 1}, {from.derived[1], 1}},
+                      Duo<V>{from.psi[0], from.psi[1]}, s, &dtheta[0], &dkr[0]);
+      for (int half = 0; half < 2; ++half)
+        for (int j = 0; j < W && half * W + j < from.count; ++j) {
+          const int64_t k = from.cell[half * W + j];
+          const int lane = from.lane[half * W + j];
+          const auto give = [&](V& to, const Duo<V>& x) {
+            const R value = half == 0 ? x.a[j] : x.b[j];
+            if (alone)
+              to = broadcast<V>(value);
+            else
+              to[lane] = value;
+          };
+          give(c.theta(k), s.theta), give(c.kr(k), s.kr), give(c.capacity(k), s.capacity), give(c.dkr(k), s.dkr);
+          const Strided<V> t = c.dtheta_at(k), r = c.dkr_at(k);
+          for (int i = 0; i < n_soil; ++i) give(t[i], dtheta[used[i]]), give(r[i], dkr[used[i]]);
+        }
+      from.count = 0;
     }
   }
 

@@ -155,6 +155,9 @@ DGPDE_HD bool any(PackL m) { return _mm512_movepi64_mask((__m512i)m) != 0; }
 DGPDE_HD bool any(PackI m) { return _mm512_movepi32_mask((__m512i)m) != 0; }
 DGPDE_HD bool all(PackL m) { return _mm512_movepi64_mask((__m512i)m) == 0xff; }
 DGPDE_HD bool all(PackI m) { return _mm512_movepi32_mask((__m512i)m) == 0xffff; }
+// Bit i of the result: lane i of the mask.
+DGPDE_HD unsigned lane_bits(PackL m) { return _mm512_movepi64_mask((__m512i)m); }
+DGPDE_HD unsigned lane_bits(PackI m) { return _mm512_movepi32_mask((__m512i)m); }
 #else
 template <class M>
 DGPDE_HD bool any_lane(const M& m) {
@@ -171,6 +174,12 @@ DGPDE_HD bool every_lane(const M& m) {
   int64_t r = -1;
   for (unsigned i = 0; i < sizeof(M) / 8; ++i) r &= w[i];
   return r == -1;
+}
+template <class M>
+DGPDE_HD unsigned lane_bits(const M& m) {
+  unsigned bits = 0;
+  for (unsigned i = 0; i < sizeof(M) / sizeof(m[0]); ++i) bits |= (m[i] != 0 ? 1u : 0u) << i;
+  return bits;
 }
 DGPDE_HD bool any(PackL m) { return any_lane(m); }
 DGPDE_HD bool any(PackI m) { return any_lane(m); }

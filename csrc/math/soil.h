@@ -79,6 +79,12 @@ DGPDE_HD int soil_raw_count(SoilKind kind) {
   return n;
 }
 
+DGPDE_HD int soil_derived_count(SoilKind kind) {
+  int n = 0;
+  with_relation(kind, [&](auto relation) { n = decltype(relation)::n_derived; });
+  return n;
+}
+
 // What a run knows of its soil besides the per-cell parameters.
 struct SoilModel {
   SoilKind kind;
@@ -141,15 +147,27 @@ DGPDE_HD V soil_kink_suction(const SoilModel& m, const D& d) {
   return V{};
 }
 
+// A function of its own, which serves single cells and pairs: what it rounds is the same in either place, and its loops
+// do not change how the compiler sees the other relations.
+template <bool kPartials, class V, class D>
+DGPDE_BY_REFERENCE void network_point(const SoilNetwork& net, const D& d, const V& psi, SoilPoint<V>& p, V* dtheta,
+                                      V* dkr) {
+  Network::evaluate<kPartials>(net, d, V(psi), p, dtheta, dkr);
+}
+
+template <class Relation, bool kPartials, class V, class D>
+DGPDE_HD void soil_one(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
+  if constexpr (is_tabulated<Relation>)
+    Relation::template evaluate<kPartials>(m.table, d, psi, p, dtheta, dkr);
+  else if constexpr (reads_shared<Relation>)
+    network_point<kPartials, V>(m.network, d, psi, p, dtheta, dkr);
+  else
+    Relation::template evaluate<kPartials>(d, psi, p, dtheta, dkr);
+}
+
 template <bool kPartials, class V, class D>
 DGPDE_HD void soil_point(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
-  with_relation(m.kind, [&](auto relation) {
-    using Relation = decltype(relation);
-    if constexpr (reads_shared<Relation>)
-      Relation::template evaluate<kPartials>(soil_shared<Relation>(m), d, psi, p, dtheta, dkr);
-    else
-      Relation::template evaluate<kPartials>(d, psi, p, dtheta, dkr);
-  });
+  with_relation(m.kind, [&](auto relation) { soil_one<decltype(relation), kPartials>(m, d, psi, p, dtheta, dkr); });
 }
 
 #ifdef __CUDACC__
@@ -195,16 +213,14 @@ DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const 
   SoilPoint<Duo<V>> p{};
   with_relation(m.kind, [&](auto relation) {
     using Relation = decltype(relation);
-    if constexpr (is_tabulated<Relation>) {  // reads its table lane by lane
+    if constexpr (reads_shared<Relation>) {  // one after the other
       SoilPoint<V> a, b;
       V t[2][kMaxRaw], k[2][kMaxRaw];
-      Relation::template evaluate<kPartials>(m.table, d.a, psi.a, a, t[0], k[0]);
-      Relation::template evaluate<kPartials>(m.table, d.b, psi.b, b, t[1], k[1]);
+      soil_one<Relation, kPartials>(m, d.a, psi.a, a, t[0], k[0]);
+      soil_one<Relation, kPartials>(m, d.b, psi.b, b, t[1], k[1]);
       p = {{a.theta, b.theta}, {a.kr, b.kr}, {a.capacity, b.capacity}, {a.dkr, b.dkr}};
       if constexpr (kPartials)
         for (int i = 0; i < kMaxRaw; ++i) dtheta[i] = {t[0][i], t[1][i]}, dkr[i] = {k[0][i], k[1][i]};
-    } else if constexpr (reads_shared<Relation>) {
-      Relation::template evaluate<kPartials>(soil_shared<Relation>(m), d, psi, p, dtheta, dkr);
     } else {
       Relation::template evaluate<kPartials>(d, psi, p, dtheta, dkr);
     }

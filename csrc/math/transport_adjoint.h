@@ -25,13 +25,18 @@ class TransportAdjoint : TransportStep<V> {
       : Base(problem, which, scratch, stride), io(cotangents) {}
 
   // `continuous`: the fluxes of the water follow from its bottom flux, as those of a flow run do.
-  DGPDE_HD void run(const WaterRows<V>& water, const TransportRows<V>& kept, WaterRows<V>& bars, bool continuous) {
+  // Where nobody asks for the bars they go to one row of scratch memory, `none`.
+  DGPDE_HD void run(const WaterRows<V>& water, const TransportRows<V>& kept, WaterRows<V>* bars,
+                    const WaterRow<V>& none, bool continuous) {
     begin();
-    for (int lane = 0; lane < W; ++lane) bars.finish(lane, water.count(lane), false);
-    clear(bars.row(0));
+    bar = none;
+    if (bars) {
+      for (int lane = 0; lane < W; ++lane) bars->finish(lane, water.count(lane), false);
+      clear(bars->row(0));
+    }
     for (int64_t r = water.longest() - 1; r > 0; --r) {
       for (int lane = 0; lane < W; ++lane) put_mask(active, lane, lanes.owns(lane) && r < kept.count(lane));
-      bar = bars.row(r);
+      if (bars) bar = bars->row(r);
       clear(bar);
       if (!any(active)) continue;
       this->load_water(water, r);
@@ -159,8 +164,8 @@ class TransportAdjoint : TransportStep<V> {
     check<kTvd>();
     cells(i, r, kept);
     faces<kTvd>(i);
-    side(i, last, kind.top, top, -flux(p.nz), this->top_value, seed_top, kTopValue, p.nz, R(-1));
-    side(i, 0, kind.bottom, bottom, flux(0), this->bottom_value, seed_bottom, kBottomValue, 0, R(1));
+    side(i, last, top, -flux(p.nz), seed_top, kTopValue, p.nz, R(-1));
+    side(i, 0, bottom, flux(0), seed_bottom, kBottomValue, 0, R(1));
     if (p.in[i].slot[kDiffusion].data || io.grad[i].slot[kDiffusion].data)
       for (int64_t k = 0; k < p.nz; ++k) {
         const V theta = c.theta(k), to = this->theta_power(kind, k);
@@ -176,6 +181,11 @@ class TransportAdjoint : TransportStep<V> {
     const R limit = vmax(static_cast<R>(p.linear_tolerance), R(1e4) * std::numeric_limits<R>::epsilon());
     // Far from all that is observed the multipliers fade below the normal numbers, whose digits are not all there.
     const R fading = std::numeric_limits<R>::min() / std::numeric_limits<R>::epsilon();
+    if (!kTvd && !any(this->doubtful)) {
+      // what is not a number spreads through the substitution to the lowest cell
+      worst = select(mask_and(active, mask_not(finite(V(c.rhs(0))))), broadcast<V>(1), worst);
+      return;
+    }
     for (int64_t k = 0; k < p.nz; ++k) {
       const V made = this->template times_column<kTvd>(k, [&](int64_t j) { return V(c.rhs(j)); });
       const V asked = select(active, V(c.change(k)), V{});
@@ -283,12 +293,11 @@ class TransportAdjoint : TransportStep<V> {
     return select(q > V{}, one, select(q < V{}, -one, V{}));
   }
 
-  DGPDE_HD void side(int64_t i, int64_t k, SoluteSide, const SideFlux<V>& f, V q, V, V seed, int slot, int64_t face,
-                     R direction) {
+  DGPDE_HD void side(int64_t i, int64_t k, const SideFlux<V>& f, V q, V seed, int slot, int64_t face, R direction) {
     const SoluteCells<V> s = solute(i);
     const V of_flux = select(active, c.rhs(k) + seed, V{}), conc = c.c(k);
     const V of_spread = of_flux * (f.spread0 + f.spread1 * conc) * (R(2) / this->size(k));
-    V of_q = of_flux * (f.q0 + f.q1 * conc) + of_spread * s.input(k, kDispersivity) * sign(q);
+    const V of_q = of_flux * (f.q0 + f.q1 * conc) + of_spread * s.input(k, kDispersivity) * sign(q);
     c.of_spread(k) = c.of_spread(k) + of_spread;
     s.sum(k, kDispersivity) = s.sum(k, kDispersivity) + of_spread * vabs(q);
     bar.flux[face] = bar.flux[face] + direction * of_q;

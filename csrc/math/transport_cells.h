@@ -106,8 +106,9 @@ template <class V>
 DGPDE_HD Limited<V> van_leer(V a, V b) {
   const V one = broadcast<V>(1);
   const auto same = mask_or(mask_and(a > V{}, b > V{}), mask_and(a < V{}, b < V{}));
-  const V inv = one / select(same, a + b, one);
-  const V ra = a * inv, rb = b * inv;
+  // no reciprocal: ahead of a front the sum may be so small that its own overflows
+  const V sum = select(same, a + b, one);
+  const V ra = a / sum, rb = b / sum;
   return {select(same, ra * b, V{}), select(same, rb * rb, V{}), select(same, ra * ra, V{})};
 }
 

@@ -70,6 +70,7 @@ class TransportForward : TransportStep<V> {
   int64_t iterations[W];
   Mask<V> failed{};
   V peclet{}, courant{};
+  static constexpr int kCircles = 10;  // iterations after which Newton's steps are shortened for a while
 
   DGPDE_HD int64_t solute_at(int64_t t, int64_t i) const { return (t * p.solutes() + i) * p.n; }
   DGPDE_HD int64_t state_at(int64_t i, int s, int64_t k) const { return ((i * kStates + s) * p.nz + k) * p.n; }
@@ -162,8 +163,18 @@ class TransportForward : TransportStep<V> {
     fail(mask_not(good), kNotFinite);
   }
 
+  // Langmuir's isotherm has a pole at 1 + b c = 0, beyond which stands another solution: an iterate comes nearer to it by
+  // half at most.
+  static DGPDE_HD V off_the_pole(V b, V x, V next) {
+    const V one = broadcast<V>(1), least = R(0.5) * (one + b * x) - one;  // of b next
+    const auto low = b * next < least;
+    return select(low, least / select(low, b, one), next);
+  }
+
   template <bool kTvd>
   DGPDE_HD void newton(int64_t i) {
+    const SoluteKind& kind = p.kinds[i];
+    const SoluteCells<V> s = solute(i);
     Mask<V> open = mask_and(active, mask_not(failed));
     for (int64_t count = 0; any(open); ++count) {
       this->enter_phases(i);
@@ -181,16 +192,25 @@ class TransportForward : TransportStep<V> {
         c.rhs(k) = c.load(k) - bent - c.of_m(k) * (c.m(k) - c.dm(k) * c.x(k));
       }
       // the first iterate is the old state, which may solve the step by chance only where nothing happens
-      open = mask_and(open, mask_not(excess <= R(1e-15) * largest));
+      const R left = count < 2 * kCircles ? R(1e-15) : R(1e-12);  // of the largest row, where steps go in circles
+      open = mask_and(open, mask_not(excess <= left * largest));
       if (!any(open)) return;
       if (count >= p.max_newton) {
-        fail(open, kNoConvergence);
+        fail(mask_and(open, finite(excess)), kNoConvergence);
+        fail(open, kNotFinite);
         return;
       }
       for (int lane = 0; lane < W; ++lane) iterations[lane] += get_mask(open, lane);
       this->template scale_columns<kTvd>();
       this->template solve<kTvd, false>();
-      for (int64_t k = 0; k < p.nz; ++k) c.x(k) = select(open, V(c.rhs(k)), V(c.x(k)));
+      // Across the kink of the limiter, where a difference changes its sign, full steps may run in a circle.
+      const bool damped = count >= kCircles && (count & 7) < 5;
+      const R share = count < 3 * kCircles ? R(0.5) : R(0.2);
+      for (int64_t k = 0; k < p.nz; ++k) {
+        V x = damped ? c.x(k) + share * (c.rhs(k) - c.x(k)) : V(c.rhs(k));
+        if (kind.isotherm == Isotherm::langmuir) x = off_the_pole(s.input(k, kShape), V(c.x(k)), x);
+        c.x(k) = select(open, x, V(c.x(k)));
+      }
     }
   }
 

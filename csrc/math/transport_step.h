@@ -30,6 +30,7 @@ class TransportStep {
 
   WaterRow<V> w;         // of the step in hand
   V dt, inv_dt, weight;  // step, its inverse, its part of the interval
+  Mask<V> doubtful{};    // lanes in which the last transposed elimination may have lost digits
   V lack{};              // what the tolerance of the flow has left of the water's balance, in the top cell [m/s]
   int64_t interval[W];
   Mask<V> active;
@@ -294,10 +295,15 @@ class TransportStep {
     }
   }
 
+  // Elimination without pivoting solves a system that differs from the given one by round-off of its fill (Higham 2002,
+  // section 9.6): as long as that is within so much of the diagonal a tridiagonal solve needs no look at its residual.
+  static constexpr int kMostFill = 100;
+
   // J y = rhs or J^T y = rhs, in place.
   template <bool kTvd, bool kTransposed>
   DGPDE_HD void solve() {
     const int64_t last = p.nz - 1;
+    doubtful = Mask<V>{};
     V e1{}, e2{}, r1{}, f1{}, f2{}, r2{};  // x_{k-1} = r1 - e1 x_k - e2 x_{k+1};  x_{k-2} = r2 - f1 x_{k-1} - f2 x_k
     for (int64_t k = 0; k <= last; ++k) {
       V diag = c.diag(k), rhs = c.rhs(k), lo{}, up{}, up2{};
@@ -310,7 +316,9 @@ class TransportStep {
           lo = lo - lo2 * f1, diag = diag - lo2 * f2, rhs = rhs - lo2 * r2;
         }
       }
-      diag = diag - lo * e1, rhs = rhs - lo * r1;
+      const V fill = lo * e1;
+      if constexpr (kTransposed) doubtful = mask_or(doubtful, vabs(fill) > R(kMostFill) * vabs(diag));
+      diag = diag - fill, rhs = rhs - lo * r1;
       if constexpr (kTvd) up = up - lo * e2;
       const V inv = R(1) / diag;
       if constexpr (kTvd) f1 = e1, f2 = e2, r2 = r1;

@@ -34,9 +34,10 @@ class WaterRows {
   WaterRows(WaterStore& water, int64_t pack)
       : store(water), rows(water.packs[static_cast<size_t>(pack)]), bytes(water.row_bytes()) {}
 
-  WaterRow<V> row(int64_t r) const {
+  WaterRow<V> row(int64_t r) const { return row_at(reinterpret_cast<V*>(rows.row(r, bytes))); }
+  // A row of the same form in other memory, of store.values + 2 packs.
+  WaterRow<V> row_at(V* at) const {
     WaterRow<V> w;
-    V* at = reinterpret_cast<V*>(rows.row(r, bytes));
     const int64_t nz = store.nz;
     w.theta = at, w.flux = at + nz, at += 2 * nz + 1;
     if (store.roots) w.taken = at, at += nz;

@@ -50,6 +50,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dgpde.kernels.node import is_tracked
 from dgpde.kernels.soil_relation.function import soil_relation
 from dgpde.kernels.soil_relation.module import WEIGHT, SoilFunction
 from dgpde.kernels.soil_relation.reference_network import FEATURES, Curves, curves, warped
@@ -172,25 +173,26 @@ class NeuralSoil(Soil):
 
     The definition and its proofs are at the head of this module. One interface, ways to compute it (``route``):
 
-    - "baked": the network is evaluated at the knots of a table, values and exact slopes, once a run and soil; a cell
-      costs what a ``Tabulated`` one does, however large the network. The table's error is ``table_error()``.
     - "fused" (default): the kernels of both engines evaluate the network in every cell, with derivatives in psi, prior,
       features and weights that are derived by hand. Up to three features.
+    - "baked": the network is evaluated at the knots of a table, values and exact slopes, whenever a run is set up; a
+      cell costs what a ``Tabulated`` one does, however large the network. The table's error is ``table_error()``.
     - "torch": PyTorch evaluates the network at every Newton iteration of the field engine; the column engine
       refuses it.
 
     Args:
         prior: a ``VanGenuchten`` without air entry. Its parameters (numbers, fields, ``nn.Parameter``s, outputs of a
             ``ParameterNet``) stay physical: theta_r, theta_s and k_sat keep their meaning. Gradients flow to them.
-        network: of how many features it has is told below; may be shared among soils.
+        network: what is learned; may be shared among soils.
         features: one value for each of the network's features: a number or what broadcasts to ``grid.shape``; gradients
             flow to them.
         route: one of the above.
         psi_range: heads of the first and the last knot [m], default (-1e-6, -1e6); "baked" only.
         n_knots: default 384; "baked" only.
 
-    "baked" makes one table for each distinct soil: parameters and features that require no gradient are compared by
-    value, others by cell, before they are broadcast. The first knot counts as saturated, as in ``Tabulated``.
+    "baked" makes one table for each distinct soil: parameters and features that need no derivative are compared by value,
+    others by cell, before they are broadcast. The first knot counts as saturated, as in ``Tabulated``. Where each cell has
+    a soil of its own "fused" is the better choice.
 
     Raises TypeError or ValueError, the message starting with the argument's name.
     """
@@ -276,7 +278,7 @@ class NeuralSoil(Soil):
         if count > 1:
             # equal values of what is learned are different numbers of the optimiser's
             keys = [
-                index.to(cell.dtype) if value.requires_grad and value.numel() > 1 else cell
+                index.to(cell.dtype) if is_tracked(value) and value.numel() > 1 else cell
                 for value, cell in zip(given, cells, strict=True)
             ]
             _, classes = torch.unique(torch.stack([key.detach() for key in keys]), dim=1, return_inverse=True)

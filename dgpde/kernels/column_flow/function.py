@@ -93,6 +93,8 @@ def column_flow(
 def segments(problem: ColumnProblem) -> list[Segment]:
     """The intervals between two kept states."""
     checkpoint = problem.options.checkpoint or Checkpoint("all")
+    if checkpoint.policy == "binomial":
+        raise ValueError("checkpoint: 'binomial' is for sections and domains; give columns every=k")
     length = checkpoint.every if checkpoint.policy == "every" else problem.intervals
     assert length is not None
     starts = range(0, problem.intervals, length)

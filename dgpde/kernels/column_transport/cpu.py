@@ -171,10 +171,11 @@ class Backward:
     carry: Tensor  # [S, STATES, nz, n]
     status: Tensor  # [n] int32
     continuous: bool  # the fluxes of the water follow from its bottom flux
+    water_wanted: bool  # an input of the water asks for its gradient
 
 
 def adjoint(sweep: Backward, water: Any, kept: Any, segment: Segment, skip: Tensor) -> Any:
-    """Walk one segment backwards; returns the cotangents of the water of its steps."""
+    """Walk one segment backwards; returns the cotangents of the water of its steps, None where nobody asks."""
     problem = sweep.problem
     native = native_transport(problem, sweep.inputs, segment, skip)
     io = native_module().TransportCotangents()
@@ -187,7 +188,7 @@ def adjoint(sweep: Backward, water: Any, kept: Any, segment: Segment, skip: Tens
     for name, tensor in cut_series(sweep.gradients, segment).items():
         number, _, kind = name.partition(".")
         io.set_gradient(int(number), kind, tensor.data_ptr(), *strides_tzn(kind, tensor))
-    bars = native_module().WaterRows()
+    bars = native_module().WaterRows() if sweep.water_wanted else None
     native_module().transport_adjoint(
         native.native, water, kept, io, bars, sweep.continuous, torch.get_num_threads()
     )

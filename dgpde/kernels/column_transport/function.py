@@ -122,6 +122,7 @@ class Journey:
         """
         problem = self.problem
         of_water, inputs = self.split([tensor.detach() for tensor in tensors])
+        of_the_water = {name for name in wanted if name in self.water.names}
         sweep = Backward(
             problem=problem,
             inputs=inputs,
@@ -134,13 +135,14 @@ class Journey:
             carry=torch.zeros(len(problem.solutes), 3, problem.nz, problem.n, dtype=torch.float64),
             status=torch.zeros(problem.n, dtype=torch.int32),
             continuous=self.water.continuous,
+            water_wanted=bool(of_the_water),
         )
 
         def work(segment: Segment, rows: Any) -> Any:
             kept, skip = self.rows_of(self.water.cuts.index(segment), segment, rows, inputs)
             return adjoint(sweep, rows, kept, segment, skip)
 
-        found = self.water.backward(of_water, {name for name in wanted if name in self.water.names}, work)
+        found = self.water.backward(of_water, of_the_water, work)
         if bool(sweep.status.any()):
             columns = sweep.status.nonzero().flatten()
             raise SolveError(

@@ -73,7 +73,7 @@ class TransportProblem:
     scheme: str
     solutes: tuple[SoluteProblem, ...]
     evaporation: bool
-    max_newton: int = 50
+    max_newton: int = 100
     linear_tolerance: float = 1e-10
 
     @property
