@@ -36,7 +36,7 @@ MODFLOW = {
 }
 # How far apart two averages of dispersion are: mass relative, concentration of 1 in the inflow, m; and, with TVD, two
 # limiters: MODFLOW's looks upstream along the strongest inflow, here it is along the axis.
-APART = {"upwind": (1e-4, 4e-3, 0.3), "tvd": (1e-4, 1e-2, 0.4)}
+APART = {"upwind": (1e-4, 4e-3, 0.3), "tvd": (1e-4, 2e-2, 0.5)}
 
 
 @cache
