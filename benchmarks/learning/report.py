@@ -131,9 +131,18 @@ def soils() -> list[str]:
     return lines([title, *names], rows)
 
 
+def cost() -> list[str]:
+    """One epoch."""
+    found = read("epoch")
+    head = ["One epoch on one core", "forward, s", "gradient, s", "peak memory, GB"]
+    title = f"{found['columns']} columns x {found['days']} days of hourly forcing x {found['cells']} cells"
+    names = ("forward, processor s", "gradient, processor s", "peak memory, GB")
+    return lines(head, [[title, *(f"{found[name]:.3g}" for name in names)]])
+
+
 def report() -> str:
     """All tables."""
-    parts = [flux(), profile(), curves(), lengths(), soils()]
+    parts = [flux(), profile(), curves(), lengths(), soils(), cost()]
     return "\n".join(line for part in parts for line in part)
 
 
