@@ -115,6 +115,19 @@ class Grid:
         """Number of columns: all positions in the plane."""
         return math.prod(self.shape[1:])
 
+    def same_as(self, other: Grid) -> bool:
+        """Whether the cells of two grids are the same: sizes, places, kind, active cells and terrain."""
+        fields = ((self.active, other.active), (self.surface, other.surface))
+        return (
+            self.shape == other.shape
+            and self.lateral == other.lateral
+            and self.gravity == other.gravity
+            and self.z_bottom == other.z_bottom
+            and all(torch.equal(a, b) for a, b in zip(self.spacing, other.spacing, strict=True))
+            and all((a is None) == (b is None) for a, b in fields)
+            and all(a is None or b is None or torch.equal(a, b) for a, b in fields)
+        )
+
     @property
     def sides(self) -> tuple[str, ...]:
         """The sides that the grid has: top and bottom; of sections also west and east; of domains all six."""

@@ -134,7 +134,7 @@ class Transport:
         if isinstance(flow, Solution):
             if times is not None:
                 raise ValueError("times must be left out with a flow run, whose own output times are taken")
-            if flow.grid.shape != grid.shape or not torch.equal(flow.grid.z_faces, grid.z_faces):
+            if not flow.grid.same_as(grid):
                 raise ValueError(
                     f"flow was run on {flow.grid!r}, the transport is on {grid!r}: use one grid for both"
                 )

@@ -230,3 +230,17 @@ def test_field_words() -> None:
     assert setup.flow.inputs(setup.frame)["flux.z"].shape == (3, 3)
     with pytest.raises(ValueError, match=r"^flux is not in balance"):
         transport.set_up(0.0, SteadyFlow(0.3, {"x": torch.arange(4.0)}), TIMES, DEFAULTS)
+
+
+def test_grids_differ_in_more_than_their_layers() -> None:
+    """A run on another width or another land surface has the same layers."""
+    level = Grid((2, 3), (0.1, 1.0))
+    for other in (
+        Grid((2, 3), (0.1, 2.0)),
+        Grid((2, 3), (0.1, 1.0), surface=torch.tensor([1.0, 1.1, 1.2]).double()),
+    ):
+        assert not level.same_as(other)
+        assert not other.same_as(level)
+    assert level.same_as(Grid((2, 3), (0.1, 1.0)))
+    inside = torch.tensor([[True, True, False], [True, True, True]])
+    assert not level.same_as(Grid((2, 3), (0.1, 1.0), active=inside))
