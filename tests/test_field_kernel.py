@@ -180,7 +180,10 @@ def compare(
     moved = [there_.push(multiplier, state, tangents) for there_ in (first, second)]
     same(moved[0][0], moved[1][0], "tangent of F", close)
     same(moved[0][1], moved[1][1], "tangent of theta", close)
-    for name in moved[1][2]:
+    # the Triton twin has no outputs for what rides on a run: transport refuses it
+    given = moved[1][2].keys() if backend is CpuStencil else zero_output(problem, psi).keys()
+    assert moved[0][2].keys() == given
+    for name in given:
         same(moved[0][2][name], moved[1][2][name], f"tangent of {name}", close)
     gradients = [
         {f"soil.{n}": torch.zeros_like(inputs[f"soil.{n}"]) for n in problem.soil_names()} for _ in range(2)

@@ -6,8 +6,7 @@
 of drawn weather in parts of 3 h; ten sensors read water content every 3 h with noise of 0.005. Told to the
 inversions: the weather, the water table, that the start is at rest over it, the air-dry limit of the surface. Not
 told: any other head, any flux, any parameter. The truth is computed on 240 cells, the inversions on 60. Three ways
-to learn, the first two by the same number of evaluations, from two starts and from four, of which the one that fits
-best counts:
+to learn, the first two by the same number of evaluations from four starts, of which the one that fits best counts:
 
 - network: van Genuchten-Mualem curves and the departures of a `SoilNetwork` (8 units a curve), baked into tables
   inside the solver: 6 + 50 numbers, a standard normal prior on the latter and a small penalty of the curvature of
@@ -57,7 +56,7 @@ FINE, CELLS = 240, 60
 UNITS, OWN = 8, 6  # of the network; numbers of van Genuchten's
 SMOOTH = 1.0  # weight of the roughness
 EVALUATIONS = 250
-STARTS = {"network": 2, "van Genuchten": 4}
+STARTS = {"network": 4, "van Genuchten": 4}
 TRUTHS: dict[str, dgpde.Soil] = {
     "bimodal": dgpde.Durner(
         theta_r=0.04, theta_s=0.46, alpha1=6.0, n1=2.6, alpha2=0.15, n2=1.7, w2=0.5, k_sat=2e-5
