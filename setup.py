@@ -105,15 +105,17 @@ class Compilation:
 
 
 def find_nvcc() -> str | None:
-    """The CUDA compiler to use, or None; honours NVCC, CUDA_HOME and DGPDE_CUDA."""
+    """The CUDA compiler to use, or None; honours NVCC, CUDA_HOME, CUDA_PATH and DGPDE_CUDA."""
     wanted = os.environ.get("DGPDE_CUDA", "")
     if wanted == "0":
         return None
-    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    nvcc = os.environ.get("NVCC") or shutil.which("nvcc") or shutil.which(f"{home}/bin/nvcc")
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    nvcc = (
+        os.environ.get("NVCC") or shutil.which("nvcc") or (home and shutil.which(f"{home}/bin/nvcc")) or None
+    )
     if nvcc is None and wanted == "1":
         raise RuntimeError(
-            "DGPDE_CUDA=1 asks for the CUDA build, but nvcc was not found; set NVCC or CUDA_HOME"
+            "DGPDE_CUDA=1 asks for the CUDA build, but nvcc is not on the PATH; set NVCC or CUDA_HOME"
         )
     return nvcc
 

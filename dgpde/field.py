@@ -16,6 +16,7 @@ from dgpde.kernels.column_flow.problem import STATUS_TEXT, Report
 from dgpde.kernels.flow_stencil.function import choose_stencil
 from dgpde.kernels.flow_stencil.problem import AXES, DARCY, PRESCRIBED, StencilProblem, on_side
 from dgpde.kernels.flow_stencil.problem import SIDES as STENCIL_SIDES
+from dgpde.kernels.node import as_node
 from dgpde.kernels.soil_relation.function import soil_relation
 from dgpde.kernels.soil_relation.reference import is_shared
 from dgpde.linear import LinearSolver
@@ -23,7 +24,7 @@ from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.solution import FieldResult, Solution, actual_evaporation
 from dgpde.sources import flat_cells
-from dgpde.trajectory import FieldRun, Progress, field_flow
+from dgpde.trajectory import FieldRun, Progress
 
 Tensors = dict[str, Tensor]
 MAX_LINEAR = 400  # iterations of a linear solve
@@ -47,7 +48,7 @@ def solve_field(
     start = check_start(words, psi0, times, options, ponding0)
     run, inputs = set_up_field(words, start, options, save, save_cells)
     run.progress = progress
-    solution = field_solution(words, start, run, field_flow(run, inputs))
+    solution = field_solution(words, start, run, as_node(run, inputs))
     solution.field_run = (run, inputs)
     if options.on_failure == "raise" and run.account.status != 0:
         raise field_failure(words.grid, run, solution)

@@ -18,12 +18,13 @@ from dgpde.boundary import Atmosphere
 from dgpde.errors import SolveError
 from dgpde.field import field_solution, set_up_field
 from dgpde.kernels.flow_stencil.problem import Evaluation, Linearised, Step
+from dgpde.kernels.node import as_node
 from dgpde.newton import Newton, Outcome, water
 from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.solution import Solution
 from dgpde.timeloop import Record
-from dgpde.trajectory import FieldRun, Watch, field_flow
+from dgpde.trajectory import FieldRun, Watch
 
 Tensors = dict[str, Tensor]
 
@@ -70,7 +71,7 @@ def solve_steady(words: Words, psi0: Value, options: SolveOptions) -> Solution:
         make_stencil=transient.make_stencil,
         make_solver=transient.make_solver,
     )
-    out = field_flow(run, inputs)
+    out = as_node(run, inputs)
     return field_solution(words, replace(start, times=FOREVER), run, out)
 
 

@@ -1,10 +1,10 @@
-"""A trajectory of the field engine as one node of the autograd graph: forward, adjoint and tangent."""
+"""A trajectory of the field engine: forward, adjoint and tangent, for the node of `dgpde.kernels.node`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from dgpde.kernels.flow_stencil.problem import (
     StencilProblem,
     Step,
 )
-from dgpde.kernels.node import FirstOrderOnly, is_tracked
 from dgpde.linear import LinearSolver, StencilMatrix
 from dgpde.newton import Newton, Work
 from dgpde.options import SolveOptions
@@ -491,79 +490,3 @@ def _packed(state: State) -> dict[str, Tensor]:
 
 def _unpacked(kept: dict[str, Tensor]) -> State:
     return State(kept["psi"], kept["ponding"], float(kept["dt"]), bool(kept["precise"]))
-
-
-def field_flow(run: FieldRun, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The outputs of a run by name; differentiable in every input, in reverse and in forward mode.
-
-    The accepted steps are constants of the differentiation: the gradient is that of the discrete solution on the
-    steps that the run took.
-    """
-    tensors = [inputs[name] for name in run.names]
-    run.record = any(is_tracked(tensor) for tensor in tensors)
-    if not run.record:
-        return run.forward({name: tensor.detach() for name, tensor in zip(run.names, tensors, strict=True)})
-    return dict(zip(run.output_names, FieldFlow.apply(run, *tensors), strict=True))
-
-
-class FieldFlow(torch.autograd.Function):
-    """(run, *inputs) -> psi, ponding, run-off, and the flux of every side."""
-
-    @staticmethod
-    def forward(run: FieldRun, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Run, and keep what the checkpoint policy says."""
-        out = run.forward({name: tensor.detach() for name, tensor in zip(run.names, tensors, strict=True)})
-        return tuple(out[name] for name in run.output_names)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Keep the inputs; autograd raises when one of them is changed in place before backward."""
-        run, *tensors = inputs
-        ctx.run = run
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Gradients of the inputs that ask for one."""
-        run: FieldRun = ctx.run
-        tensors = ctx.saved_tensors
-        wanted = tuple(i for i in range(len(tensors)) if ctx.needs_input_grad[1 + i])
-        found = dict(zip(wanted, FieldAdjoint.apply(run, wanted, *tensors, *cotangents), strict=True))
-        # the run itself has no gradient
-        return (None, *(found.get(i) for i in range(len(tensors))))
-
-    @staticmethod
-    def jvp(ctx: Any, _run: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
-        """Tangents of the outputs, all of them."""
-        return FieldTangent.apply(ctx.run, *ctx.saved_tensors, *tangents)
-
-
-class FieldAdjoint(FirstOrderOnly):
-    """(run, numbers of the wanted inputs, *inputs, *cotangents of the outputs) -> their gradients."""
-
-    @staticmethod
-    def forward(run: FieldRun, wanted: tuple[int, ...], *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        """Walk the trajectory backwards."""
-        count = len(run.names)
-        names = [run.names[i] for i in wanted]
-        cotangents = dict(zip(run.output_names, tensors[count:], strict=True))
-        gradients = run.adjoint(_named(run, tensors), cotangents, set(names))
-        return tuple(gradients[name] for name in names)
-
-
-class FieldTangent(FirstOrderOnly):
-    """(run, *inputs, *tangents of the inputs) -> tangents of the outputs."""
-
-    @staticmethod
-    def forward(run: FieldRun, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        """Walk the trajectory forwards, along its accepted steps."""
-        moving = zip(run.names, tensors[len(run.names) :], strict=True)
-        tangents = {name: tangent.detach() for name, tangent in moving if tangent is not None}
-        outputs = run.tangent(_named(run, tensors), tangents)
-        return tuple(outputs[name] for name in run.output_names)
-
-
-def _named(run: FieldRun, tensors: tuple[Tensor | None, ...]) -> dict[str, Tensor]:
-    return {name: t.detach() for name, t in zip(run.names, tensors, strict=False) if t is not None}

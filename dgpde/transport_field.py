@@ -12,7 +12,7 @@ from torch import Tensor
 from dgpde.errors import SolveError
 from dgpde.grid import Grid
 from dgpde.kernels.flow_stencil.problem import AXES, SIDES
-from dgpde.kernels.node import is_tracked
+from dgpde.kernels.node import as_node, is_tracked
 from dgpde.kernels.transport_stencil.cell import Species, Values
 from dgpde.kernels.transport_stencil.function import choose_network
 from dgpde.kernels.transport_stencil.problem import Geometry
@@ -21,7 +21,7 @@ from dgpde.solution import Solution
 from dgpde.steady_flow import SteadyFlow
 from dgpde.trajectory import FieldRun
 from dgpde.transport_ride import FlowRide, Ride, SteadyRide
-from dgpde.transport_run import TransportField, TransportRun
+from dgpde.transport_run import TransportRun
 from dgpde.transport_solution import Mass, TransportSolution
 from dgpde.transport_words import TransportSetup
 
@@ -47,14 +47,10 @@ def solve_field_transport(setup: TransportSetup) -> TransportSolution:
         TypeError, ValueError, SolveError: as ``Transport.solve``.
     """
     run, inputs = set_up_field_transport(setup)
-    tensors = [inputs[name] for name in run.names]
-    run.record = any(is_tracked(tensor) for tensor in tensors)
-    if run.record:
-        if isinstance(run.ride, FlowRide) and not run.ride.run.record:
-            run.ride.run = _recorded(run.ride.run, inputs)
-        out = dict(zip(run.output_names, TransportField.apply(run, *tensors), strict=True))
-    else:
-        out = run.forward({name: tensor.detach() for name, tensor in zip(run.names, tensors, strict=True)})
+    tracked = any(is_tracked(inputs[name]) for name in run.names)
+    if tracked and isinstance(run.ride, FlowRide) and not run.ride.run.record:
+        run.ride.run = _recorded(run.ride.run, inputs)
+    out = as_node(run, inputs)
     if run.account.peclet > OSCILLATES:
         warnings.warn(
             f"scheme 'central' may oscillate: the largest grid Peclet number is {run.account.peclet:.3g} (more than "

@@ -1,17 +1,15 @@
-"""A run of solutes on a field as one node of the autograd graph: forward, adjoint and tangent."""
+"""A run of solutes on a field: forward, adjoint and tangent, for the node of `dgpde.kernels.node`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dgpde.checkpoint import Checkpoint, StateStore
 from dgpde.errors import SolveError
-from dgpde.kernels.node import FirstOrderOnly
 from dgpde.kernels.transport_stencil.cell import Species, Values, isotherm
 from dgpde.kernels.transport_stencil.pieces import State, pushed_values
 from dgpde.kernels.transport_stencil.problem import Geometry
@@ -445,64 +443,3 @@ def _filled(dots: State, species: tuple[Species, ...], sample: Tensor) -> State:
     """Zeros for what does not move."""
     zero = torch.zeros_like(sample)
     return {f"{i}.{n}": dots.get(f"{i}.{n}", zero) for i, one in enumerate(species) for n in one.states}
-
-
-class TransportField(torch.autograd.Function):
-    """(run, *inputs) -> concentration, sorbed, immobile, and the flux of every side."""
-
-    @staticmethod
-    def forward(run: TransportRun, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Run, and keep what the checkpoint policy says."""
-        out = run.forward(_named(run, tensors))
-        return tuple(out[name] for name in run.output_names)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Keep the inputs; autograd raises when one of them is changed in place before backward."""
-        run, *tensors = inputs
-        ctx.run = run
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Gradients of the inputs that ask for one."""
-        tensors = ctx.saved_tensors
-        wanted = tuple(i for i in range(len(tensors)) if ctx.needs_input_grad[1 + i])
-        found = dict(zip(wanted, TransportAdjoint.apply(ctx.run, wanted, *tensors, *cotangents), strict=True))
-        # the run itself has no gradient
-        return (None, *(found.get(i) for i in range(len(tensors))))
-
-    @staticmethod
-    def jvp(ctx: Any, _run: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
-        """Tangents of the outputs, all of them."""
-        return TransportTangent.apply(ctx.run, *ctx.saved_tensors, *tangents)
-
-
-class TransportAdjoint(FirstOrderOnly):
-    """(run, numbers of the wanted inputs, *inputs, *cotangents of the outputs) -> their gradients."""
-
-    @staticmethod
-    def forward(run: TransportRun, wanted: tuple[int, ...], *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        """Walk the run backwards."""
-        names = [run.names[i] for i in wanted]
-        cotangents = dict(zip(run.output_names, tensors[len(run.names) :], strict=True))
-        gradients = run.adjoint(_named(run, tensors), cotangents, set(names))
-        return tuple(gradients[name] for name in names)
-
-
-class TransportTangent(FirstOrderOnly):
-    """(run, *inputs, *tangents of the inputs) -> tangents of the outputs."""
-
-    @staticmethod
-    def forward(run: TransportRun, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        """Walk the run forwards, along its accepted steps."""
-        moving = zip(run.names, tensors[len(run.names) :], strict=True)
-        tangents = {name: tangent.detach() for name, tangent in moving if tangent is not None}
-        outputs = run.tangent(_named(run, tensors), tangents)
-        return tuple(outputs[name] for name in run.output_names)
-
-
-def _named(run: TransportRun, tensors: tuple[Tensor | None, ...]) -> Values:
-    return {name: t.detach() for name, t in zip(run.names, tensors, strict=False) if t is not None}

@@ -7,7 +7,7 @@ import torch
 from field_cases import CASES, Case, Tensors, by_autograd, losses
 from torch.autograd import forward_ad
 
-from dgpde.trajectory import field_flow
+from dgpde.kernels.node import as_node
 
 BACKENDS = ("cpu", "reference")
 
@@ -36,7 +36,7 @@ def test_the_adjoint_is_autograd_through_the_reference(name: str, backend: str) 
     expected = torch.autograd.grad(weigh(by_autograd(run, inputs)), list(leaves.values()), allow_unused=True)
     leaves = leaves_of(case)
     run, inputs = case.run(leaves, backend)
-    found = torch.autograd.grad(weigh(field_flow(run, inputs)), list(leaves.values()), allow_unused=True)
+    found = torch.autograd.grad(weigh(as_node(run, inputs)), list(leaves.values()), allow_unused=True)
     sizes = [step for interval in run.account.step_sizes for step in interval]
     assert len({round(size, 6) for size in sizes}) > 3  # dt varies
     for leaf, want, got in zip(leaves, expected, found, strict=True):
@@ -60,7 +60,7 @@ def test_the_dot_product_of_tangent_and_adjoint(name: str, backend: str) -> None
         for leaf, value in leaves.items()
     }
     run, inputs = case.run(leaves, backend)
-    outputs = field_flow(run, inputs)
+    outputs = as_node(run, inputs)
     bars = {
         key: torch.randn(value.shape, generator=generator, dtype=torch.float64)
         for key, value in outputs.items()
@@ -71,7 +71,7 @@ def test_the_dot_product_of_tangent_and_adjoint(name: str, backend: str) -> None
     with forward_ad.dual_level():
         moving = {k: forward_ad.make_dual(v.detach(), directions[k]) for k, v in leaves.items()}
         run, inputs = case.run(moving, backend)
-        moved = field_flow(run, inputs)
+        moved = as_node(run, inputs)
         parts = [(forward_ad.unpack_dual(moved[key]).tangent, bar) for key, bar in bars.items()]
     tangent = sum(float((dot * bar).sum()) for dot, bar in parts)
     size = sum(float((dot * bar).abs().sum()) for dot, bar in parts)

@@ -19,12 +19,13 @@ from dgpde.frame import Frame
 from dgpde.io import hdf5
 from dgpde.kernels.column_flow.problem import STATUS_TEXT, Report
 from dgpde.kernels.flow_stencil.problem import is_series
+from dgpde.kernels.node import as_node
 from dgpde.newton import Work
 from dgpde.options import SolveOptions
 from dgpde.progress import ProgressBar
 from dgpde.solution import Solution, actual_evaporation, masked_after_failure
 from dgpde.timeloop import Account
-from dgpde.trajectory import FieldRun, field_flow
+from dgpde.trajectory import FieldRun
 
 if TYPE_CHECKING:
     from dgpde.richards import Block, Richards
@@ -253,7 +254,7 @@ class RunOfField:
                 progress=None if bar is None else _Shifted(bar, first),
             )
             # a run that has failed goes no further
-            out = field_flow(run, inputs) if run.account.status == 0 else run.unreached(inputs)
+            out = as_node(run, inputs) if run.account.status == 0 else run.unreached(inputs)
             solution = field_solution(self.flow.words, start, run, out)
             if run.end is not None:
                 end = run.end
