@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from soil_cases import CASES as SOILS
 from test_field_kernel import compare, make
+from triton_tools import compile_for_gpu, run_in_the_interpreter
 
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, FACE_MEANS
 from dgpde.kernels.flow_stencil.function import choose_stencil
@@ -19,51 +16,10 @@ from dgpde.kernels.flow_stencil.problem import SIDES, zero_output
 
 triton = pytest.importorskip("triton", reason="the package triton is not installed")
 
-HERE = Path(__file__).parent
-POINTERS = {torch.float64: "*fp64", torch.int64: "*i64", torch.int32: "*i32", torch.uint8: "*u8"}
-
 
 @pytest.mark.parametrize("chosen", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_in_the_interpreter(chosen: str) -> None:
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", chosen]
-    done = subprocess.run(
-        [*command, str(HERE / "interpreted_triton.py")],
-        env=environment,
-        cwd=HERE.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-
-
-def signature(value: Any) -> Any:
-    """The type of an argument as the compiler wants it."""
-    if isinstance(value, tuple):
-        return tuple(signature(part) for part in value)
-    if isinstance(value, torch.Tensor):
-        return POINTERS[value.dtype]
-    return "constexpr" if value == 1 else "i32"  # as a launch would have it
-
-
-def compile_for_gpu(kernel: Any, cells: int, **arguments: Any) -> None:
-    """In place of a launch: the same call, compiled to machine code for sm_90."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    given = arguments | {"cells": cells, "BLOCK": 256}
-    types = {p.name: "constexpr" if p.is_constexpr else signature(given[p.name]) for p in kernel.params}
-    source = ASTSource(
-        kernel, types, {name: given[name] for name, kind in types.items() if kind == "constexpr"}
-    )
-    found = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False})
-    assert len(found.asm["cubin"]) > 1000
-    ptx = found.asm["ptx"]
-    assert ".atom." not in ptx and "red.global" not in ptx
-    for value in given.values():  # results that are read on as places in memory
-        if isinstance(value, torch.Tensor) and value.dtype == torch.int64 and value.numel() == cells:
-            value.zero_()
+    run_in_the_interpreter("interpreted_triton.py", chosen)
 
 
 @pytest.fixture

@@ -168,21 +168,6 @@ def test_every_instruction_set(name: str) -> None:
 # Memory order, first guesses, reuse.
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_the_host_solves_for_any_device(device: str) -> None:
-    matrix = random_matrix((3, 4, 7))
-    rhs = random_rhs(matrix)
-    there = StencilMatrix(matrix.coefficients.to(device))
-    for transposed in (False, True):
-        expected = solve(matrix, rhs, transposed=transposed)
-        found = solve(
-            there, rhs.to(device), transposed=transposed, backend="host", x0=torch.zeros_like(rhs).to(device)
-        )
-        assert found.x.device.type == device
-        assert found.converged
-        assert relative(found.x.cpu(), expected.x) < 1e-9
-
-
 def test_views_are_read_as_they_are() -> None:
     matrix = random_matrix((5, 6, 7))
     rhs = random_rhs(matrix)

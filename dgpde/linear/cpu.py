@@ -8,15 +8,10 @@ import torch
 from torch import Tensor
 
 from dgpde._native import native_module
-from dgpde.linear.stencil import StencilMatrix
+from dgpde.linear.stencil import TURN, StencilMatrix, is_uneven
 
 #: By the codes of ``LinearStatus`` in ``csrc/linear_call.h``.
 REASONS = ("", "iterations", "breakdown", "pivot", "not finite", "stagnated")
-
-
-#: Of one layer: how much couplings along y over those along x may vary from row to row, times the same from column to
-#: column, before lines along y are solved exactly.
-UNEVEN = 30.0
 
 
 class CpuBackend:
@@ -34,14 +29,14 @@ class CpuBackend:
 
     def setup(self, matrix: StencilMatrix, reuse: bool) -> None:
         """Point the engine at a matrix; ``reuse`` keeps the hierarchies when the shape is the same."""
-        turned = _is_uneven(matrix)
+        turned = is_uneven(matrix)
         if turned != self.turned and self.precise:
             self.engine.begin_in_double()  # the engine would begin anew with another shape
         self.turned = turned
         coefficients, (nz, ny, nx) = matrix.coefficients, matrix.shape
         if turned:
             # y takes the place of z, along which lines are solved exactly: the order of the cells is the same
-            coefficients, nz, ny = coefficients[[0, 3, 4, 1, 2, 5, 6]], ny, nz
+            coefficients, nz, ny = coefficients[list(TURN)], ny, nz
         data = self.module.StencilData(coefficients.data_ptr(), nz, ny, nx, matrix.symmetric)
         self.engine.set_matrix(data, reuse)
         self.matrix, self.coefficients = matrix, coefficients
@@ -77,23 +72,3 @@ class CpuBackend:
         options.gamma, options.threads = self.gamma, torch.get_num_threads()
         report = self.engine.solve(rhs.data_ptr(), x.data_ptr(), options)
         return x, report.iterations, report.residual, REASONS[report.status]
-
-
-def _is_uneven(matrix: StencilMatrix) -> bool:
-    """Whether a single layer is stretched along y in some places and along x in others.
-
-    Coarsening along the stronger couplings, as the hierarchy does it, then serves neither; exact lines along one axis
-    and coarsening along the other serve both.
-    """
-    if matrix.shape[0] > 1 or 1 in matrix.shape[1:]:
-        return False
-    _, _, _, south, north, west, east = matrix.coefficients.abs()
-    spread = 1.0
-    for axis in (1, 2):
-        # sums over rows and columns: a conductivity that varies from cell to cell is not meant
-        along_y, along_x = (south + north).sum((0, axis)), (west + east).sum((0, axis))
-        both = (along_y > 0.0) & (along_x > 0.0)
-        if bool(both.any()):
-            ratio = along_y[both] / along_x[both]
-            spread *= float(ratio.max() / ratio.min())
-    return spread > UNEVEN

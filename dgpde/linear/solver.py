@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from dgpde.linear.cpu import CpuBackend
-from dgpde.linear.host import HostBackend
 from dgpde.linear.reference import ReferenceBackend
 from dgpde.linear.stencil import StencilMatrix, check_field
 
@@ -21,6 +21,34 @@ REASON_TEXT = {
     "not finite": "the right-hand side, the first guess or an iterate is not finite",
     "stagnated": "the residual has reached round-off of the matrix; ask for a larger tolerance",
 }
+
+
+class Backend(Protocol):
+    """What a way to solve offers to ``LinearSolver``."""
+
+    name: str
+
+    @property
+    def precise(self) -> bool:
+        """Whether the preconditioner is one in float64."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept between solves."""
+
+    def begin_precise(self) -> None:
+        """Precondition in float64 from the first matrix on."""
+
+    def setup(self, matrix: StencilMatrix, reuse: bool) -> None:
+        """Take a matrix."""
+
+    def prepare(self, transposed: bool) -> None:
+        """Build the preconditioner unless it is there."""
+
+    def solve(
+        self, rhs: Tensor, x0: Tensor | None, tolerance: float, max_iterations: int, transposed: bool
+    ) -> tuple[Tensor, int, float, str]:
+        """x, iterations, relative residual, reason ("" when converged)."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +76,13 @@ class LinearSolver:
 
     The backend "cpu" is a preconditioned Krylov method, conjugate gradients for matrices declared symmetric, else
     flexible GMRES; the preconditioner is a multigrid cycle with exact solves along z (README of this folder). Results
-    do not depend on the number of threads (``torch.set_num_threads``). "host" is the
-    same for matrices on any device: each system is copied to the host and its solution back. "reference" is SciPy's
-    sparse LU, for small problems.
+    do not depend on the number of threads (``torch.set_num_threads``). "triton" is the same method for matrices on a
+    GPU. "reference" is SciPy's sparse LU, for small problems.
 
     Args:
         tolerance: of the relative residual in the 2-norm.
         max_iterations: of one solve.
-        backend: "cpu", "host", "reference", or None for "cpu".
+        backend: "cpu", "triton", "reference", or None for "cpu".
         cycle: "W" (default) visits each coarser level twice as often as the one above, "V" as often. A W cycle costs
             little more, since coarser levels are a quarter of the size, and takes about half the iterations where K
             varies much.
@@ -77,32 +104,34 @@ class LinearSolver:
             raise ValueError(f"max_iterations must be at least 1, it is {max_iterations}")
         if cycle not in ("V", "W"):
             raise ValueError(f"cycle must be 'V' or 'W', it is {cycle!r}")
-        if backend not in (None, "cpu", "host", "reference"):
-            raise ValueError(f"backend must be 'cpu', 'host', 'reference' or None, it is {backend!r}")
+        if backend not in (None, "cpu", "triton", "reference"):
+            raise ValueError(f"backend must be 'cpu', 'triton', 'reference' or None, it is {backend!r}")
         self.max_iterations = max_iterations
-        self._backend: CpuBackend | HostBackend | ReferenceBackend
-        if backend == "reference":
-            self._backend = ReferenceBackend()
-        else:
-            self._backend = HostBackend(cycle) if backend == "host" else CpuBackend(cycle)
+        self._backend = _make(backend, cycle)
         self._matrix: StencilMatrix | None = None
 
     def setup(self, matrix: StencilMatrix, reuse: bool = False) -> None:
         """Take a new matrix. What is derived from it is built by the first solve that needs it.
 
         Args:
-            matrix: on the CPU, but for the backend "host"; its coefficients must not change while they are in use.
+            matrix: on the CPU, for the backend "triton" on a GPU; its coefficients must not change while they are in
+                use.
             reuse: go on with the preconditioner of the matrix before, which is right when the new one differs little;
                 it is built anew when the shape has changed.
 
         Raises:
-            TypeError, ValueError: not a StencilMatrix, or not on the CPU.
+            TypeError, ValueError: not a StencilMatrix, or not where the backend computes.
         """
         if not isinstance(matrix, StencilMatrix):
             raise TypeError(f"matrix must be a StencilMatrix, not {type(matrix).__name__}")
-        if matrix.device.type != "cpu" and self._backend.name != "host":
+        if self._backend.name == "triton":
+            from dgpde.triton_launch import why_not
+
+            if reason := why_not(matrix.device):
+                raise ValueError(f"matrix is on {matrix.device}: {reason}")
+        elif matrix.device.type != "cpu":
             raise ValueError(
-                f"matrix is on {matrix.device}; backend {self._backend.name!r} needs it on the CPU; use 'host'"
+                f"matrix is on {matrix.device}; backend {self._backend.name!r} needs it on the CPU; use 'triton'"
             )
         self._backend.setup(matrix, reuse)
         self._matrix = matrix
@@ -160,6 +189,16 @@ class LinearSolver:
         limit = self.tolerance if tolerance is None else _tolerance(tolerance)
         x, iterations, residual, reason = self._backend.solve(rhs, x0, limit, self.max_iterations, transposed)
         return LinearResult(x, iterations, residual, reason == "", reason)
+
+
+def _make(backend: str | None, cycle: str) -> Backend:
+    if backend == "reference":
+        return ReferenceBackend()
+    if backend == "triton":
+        from dgpde.linear.triton import TritonBackend
+
+        return TritonBackend(cycle)
+    return CpuBackend(cycle)
 
 
 def _tolerance(value: float) -> float:

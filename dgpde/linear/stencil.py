@@ -21,6 +21,11 @@ NEIGHBOURS = {
     "east": (0, 0, 1),
 }
 _OPPOSITE = (0, 2, 1, 4, 3, 6, 5)
+#: The coefficients of a single layer [1, ny, nx] as those of [ny, 1, nx]: y takes the place of z.
+TURN = (0, 3, 4, 1, 2, 5, 6)
+#: Of one layer: how much couplings along y over those along x may vary from row to row, times the same from column to
+#: column, before lines along y are solved exactly.
+UNEVEN = 30.0
 
 
 def _inside(shift: tuple[int, int, int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
@@ -137,3 +142,23 @@ def check_field(name: str, x: Tensor, matrix: StencilMatrix) -> None:
         raise ValueError(
             f"{name} is on {x.device}, the matrix on {matrix.device}; move one of them with .to()"
         )
+
+
+def is_uneven(matrix: StencilMatrix) -> bool:
+    """Whether a single layer is stretched along y in some places and along x in others.
+
+    Coarsening along the stronger couplings, as the hierarchy does it, then serves neither; exact lines along one axis
+    and coarsening along the other serve both.
+    """
+    if matrix.shape[0] > 1 or 1 in matrix.shape[1:]:
+        return False
+    _, _, _, south, north, west, east = matrix.coefficients.abs()
+    spread = 1.0
+    for axis in (1, 2):
+        # sums over rows and columns: a conductivity that varies from cell to cell is not meant
+        along_y, along_x = (south + north).sum((0, axis)), (west + east).sum((0, axis))
+        both = (along_y > 0.0) & (along_x > 0.0)
+        if bool(both.any()):
+            ratio = along_y[both] / along_x[both]
+            spread *= float(ratio.max() / ratio.min())
+    return spread > UNEVEN

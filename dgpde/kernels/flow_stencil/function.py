@@ -30,7 +30,7 @@ def choose_stencil(
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None for a field, it is {name!r}")
     chosen = name or ("cpu" if device.type == "cpu" else "triton")
     if chosen == "triton":
-        return _triton(device), "host" if device.type == "cuda" else "cpu"
+        return _triton(device), "triton" if device.type == "cuda" else "cpu"
     if device.type != "cpu":
         raise ValueError(f"backend: {chosen!r} runs on the CPU, these tensors are on {device}; move them")
     if chosen == "reference":
@@ -40,7 +40,8 @@ def choose_stencil(
 
 def _triton(device: torch.device) -> Callable[[StencilProblem, dict[str, Tensor]], Stencil]:
     try:
-        from dgpde.kernels.flow_stencil.triton import TritonStencil, why_not
+        from dgpde.kernels.flow_stencil.triton import TritonStencil
+        from dgpde.triton_launch import why_not
     except ImportError as error:
         raise ValueError(
             f"backend: 'triton' needs the package triton, which cannot be imported ({error}); install it or move "

@@ -26,22 +26,13 @@ from dgpde.kernels.flow_stencil.problem import (
 )
 from dgpde.kernels.flow_stencil.reference_path import move
 from dgpde.kernels.flow_stencil.sides import faces_of
-from dgpde.kernels.flow_stencil.triton_launch import BLOCK, launch, programs
 from dgpde.kernels.flow_stencil.triton_network import TritonNetwork
 from dgpde.kernels.flow_stencil.triton_soil import TritonSoil, flat_or_one
 from dgpde.kernels.flow_stencil.triton_stencil import assemble_kernel, forward_kernel, reverse_kernel
 from dgpde.kernels.soil_relation.reference import wet_suction
+from dgpde.triton_launch import BLOCK, launch, programs, why_not
 
 Inputs = dict[str, Tensor]
-
-
-def why_not(device: torch.device) -> str:
-    """Why Triton kernels cannot run on tensors of a device; "" where they can."""
-    if device.type == "cuda" or triton.knobs.runtime.interpret:
-        return ""
-    return (
-        "Triton kernels run on GPUs, and on the CPU only in its interpreter (TRITON_INTERPRET=1, for tests)"
-    )
 
 
 class TritonStencil:

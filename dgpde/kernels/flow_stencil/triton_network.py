@@ -12,10 +12,10 @@ import triton.language as tl
 from torch import Tensor
 
 from dgpde.kernels.flow_stencil.curves import Curves
-from dgpde.kernels.flow_stencil.triton_launch import launch, programs
 from dgpde.kernels.flow_stencil.triton_math import expm1, logistic
 from dgpde.kernels.flow_stencil.triton_soil import flat_or_one
 from dgpde.kernels.soil_relation.reference_network import OWN
+from dgpde.triton_launch import launch, programs
 
 
 @triton.jit

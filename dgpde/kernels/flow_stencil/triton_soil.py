@@ -13,8 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from dgpde.kernels.flow_stencil.curves import Curves
-from dgpde.kernels.flow_stencil.triton_launch import launch
 from dgpde.kernels.flow_stencil.triton_relations import RELATIONS, table_place, tabulated
+from dgpde.triton_launch import launch
 
 SLOTS = 8  # most parameters of a relation
 
