@@ -88,9 +88,9 @@ def set_up_field_transport(setup: TransportSetup) -> tuple[TransportRun, Values]
     shape = _kernel_shape(grid)
     geometry = Geometry(
         shape=shape,
-        widths=_widths(grid),
+        widths=_widths(grid, frame.device),
         axes=tuple(k for k in range(3) if shape[k] > 1 and (grid.lateral or k == 0)),
-        active=None if grid.active is None else grid.active.reshape(shape),
+        active=None if grid.active is None else grid.active.reshape(shape).to(frame.device),
         scheme=words.scheme,
         cross_terms=words.cross_terms,
     )
@@ -250,9 +250,9 @@ def _kernel_shape(grid: Grid) -> tuple[int, int, int]:
     return grid.shape[0], 1, grid.shape[1]
 
 
-def _widths(grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
-    one = torch.ones(1, dtype=torch.float64)
-    dz, *others = grid.spacing
+def _widths(grid: Grid, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    one = torch.ones(1, dtype=torch.float64, device=device)
+    dz, *others = (size.to(device) for size in grid.spacing)
     if not grid.lateral:
         return dz, one, one.expand(grid.n)
     if len(others) == 1:
@@ -303,10 +303,6 @@ def _field_run(flow: Solution) -> tuple[FieldRun, Values]:
     if flow.field_run is None:
         raise ValueError("flow has not kept its run: only what Richards.solve returns can carry solutes")
     run, inputs = flow.field_run
-    if getattr(run.make_stencil, "name", "") == "triton":
-        raise ValueError(
-            "backend: transport rides on runs of the backends 'cpu' and 'reference', not on 'triton'"
-        )
     if run.account.status != 0:
         raise ValueError(
             f"flow failed at {run.account.failed_time:.6g} s; transport needs a run that came to its end"

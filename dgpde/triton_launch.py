@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,6 +33,12 @@ def launch(kernel: Any, cells: int, **arguments: Any) -> None:
     Multiplications and additions are not fused into one rounding, so that what two cells compute of the face between
     them has the same bits.
     """
-    sample = next(value for value in arguments.values() if isinstance(value, Tensor))
-    with torch.cuda.device_of(sample):
+    with torch.cuda.device_of(next(_tensors(arguments))):
         kernel[(programs(cells),)](**arguments, cells=cells, BLOCK=BLOCK, enable_fp_fusion=False)
+
+
+def _tensors(arguments: dict[str, Any]) -> Iterator[Tensor]:
+    for value in arguments.values():
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Tensor):
+                yield part

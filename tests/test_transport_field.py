@@ -210,8 +210,8 @@ def test_bad_input() -> None:
     transport = Transport(grid, Solute("c"), {"east": Concentration(1.0)})
     with pytest.raises(ValueError, match="^boundaries.*no water passes that side"):
         transport.solve(0.0, flow)
-    with pytest.raises(ValueError, match="^backend must be one of cpu, reference"):
-        Transport(grid, Solute("c")).solve(0.0, flow, options=dgpde.SolveOptions(backend="triton"))
+    with pytest.raises(ValueError, match="^backend must be one of cpu, triton, reference"):
+        Transport(grid, Solute("c")).solve(0.0, flow, options=dgpde.SolveOptions(backend="cuda"))
     with pytest.raises(dgpde.SolveError, match="no mobile water"):
         Transport(grid, Solute("c", immobile=Immobile(0.4, 1e-5))).solve(0.0, flow)
     single = Transport(grid, Solute("c"))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dgpde.linear.stencil import TURN, StencilMatrix, is_uneven
 from dgpde.linear.triton_hierarchy import Hierarchy, SingularLine
-from dgpde.linear.triton_krylov import RESTART, Krylov
+from dgpde.linear.triton_krylov import RESTART, Extra, Krylov
 
 CONTRAST = 1e4  # of lateral couplings; above it the preconditioner is built in float64
 #: Columns of a level below which a W cycle visits it once: each of its sweeps is a launch, which costs more there than
@@ -31,13 +31,19 @@ class TritonBackend:
         self.hierarchies: dict[bool, Hierarchy] = {}
         self.singular = False
         self.precise = False
+        self.extra: Extra | None = None
 
-    def setup(self, matrix: StencilMatrix, reuse: bool) -> None:
-        """Take a matrix; ``reuse`` keeps the hierarchies when shape and symmetry are the same."""
+    def setup(self, matrix: StencilMatrix, reuse: bool, extra: Extra | None = None) -> None:
+        """Take a matrix; ``reuse`` keeps the hierarchies when shape and symmetry are the same.
+
+        ``extra`` makes the system that of matrix + extra, preconditioned by the matrix alone; it belongs to the plain
+        or to the transposed system, whichever is solved.
+        """
+        self.extra = extra
         old, cells = self.matrix, matrix.coefficients[0].numel()
         if old is not None and (old.coefficients[0].numel(), old.symmetric) != (cells, matrix.symmetric):
             self.precise = False
-        if is_uneven(matrix):
+        if extra is None and is_uneven(matrix):
             # y takes the place of z, along which lines are solved exactly: the order of the cells is the same
             _, ny, nx = matrix.shape
             turned = matrix.coefficients[list(TURN)].reshape(7, ny, 1, nx)
@@ -106,7 +112,7 @@ class TritonBackend:
         if hierarchy is None:
             return torch.full_like(rhs, torch.nan), 0, float("nan"), "pivot"
         assert self.matrix is not None
-        krylov = Krylov(self.matrix, hierarchy, transposed, self.gamma, self.fewest)
+        krylov = Krylov(self.matrix, hierarchy, transposed, self.gamma, self.fewest, self.extra)
         shape = self.matrix.shape
         guess = None if x0 is None else x0.detach().reshape(shape)
         x, iterations, residual, reason = krylov.solve(rhs.reshape(shape), guess, tolerance, max_iterations)

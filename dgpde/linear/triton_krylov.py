@@ -6,6 +6,7 @@ Scalars stay on the device; the host waits once an iteration, to see whether it 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ from dgpde.linear.triton_vectors import (
     search_kernel,
 )
 from dgpde.triton_launch import launch, programs
+
+#: (x, scale [1], out): out += scale E x
+Extra = Callable[[Tensor, Tensor, Tensor], None]
 
 RESTART = 30
 CHUNK = 5  # vectors of a basis that are allocated together
@@ -60,14 +64,22 @@ class Krylov:
         hierarchy: of the matrix, or of its transpose.
         transposed: whether the transposed system is solved.
         gamma, fewest: of the cycle.
+        extra: what the system holds besides the matrix, where it is not symmetric.
     """
 
     def __init__(
-        self, matrix: StencilMatrix, hierarchy: Hierarchy, transposed: bool, gamma: int, fewest: int
+        self,
+        matrix: StencilMatrix,
+        hierarchy: Hierarchy,
+        transposed: bool,
+        gamma: int,
+        fewest: int,
+        extra: Extra | None = None,
     ) -> None:
         self.matrix, self.hierarchy, self.gamma, self.fewest = matrix, hierarchy, gamma, fewest
         self.coefficients = matrix.coefficients
         self.cells = self.coefficients[0].numel()
+        self.extra = extra
         nz, ny, nx = matrix.shape
         self.sizes = {"nz": nz, "ny": ny, "nx": nx}
         self.level = hierarchy.levels[0]
@@ -138,7 +150,10 @@ class Krylov:
             **self.sizes,
             TRANSPOSED=self.transposed,
         )
-        return math.sqrt(float(sums.sum()))
+        if self.extra is None:
+            return math.sqrt(float(sums.sum()))
+        self.extra(x, self._one(-self.unit), r)
+        return float(torch.linalg.vector_norm(r))
 
     def _product(self, p: Tensor, scale: Tensor, q: Tensor) -> Tensor:
         """q = scale A p; [p . q, q . q]."""
@@ -153,6 +168,10 @@ class Krylov:
             **self.sizes,
             TRANSPOSED=self.transposed,
         )
+        if self.extra is not None:
+            self.extra(p.reshape(q.shape).to(q.dtype), scale, q)
+            self._launch(dots_kernel, basis=p, q=q, sums=sums[:1], count=1)
+            self._launch(dots_kernel, basis=q, q=q, sums=sums[1:], count=1)
         return sums.sum(1)
 
     def _conjugate_gradients(self, x: Tensor, r: Tensor, norm: float, goal: float, limit: int) -> int:

@@ -13,6 +13,13 @@ from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, FACE_MEANS
 from dgpde.kernels.flow_stencil.cpu_soil import NativeSoil
 from dgpde.kernels.flow_stencil.curves import Curves
 from dgpde.kernels.flow_stencil.module import FunctionSoil
+from dgpde.kernels.flow_stencil.points import (
+    load_points,
+    pull_elastic,
+    pull_points,
+    push_elastic,
+    push_points,
+)
 from dgpde.kernels.flow_stencil.problem import (
     AXES,
     DARCY,
@@ -332,16 +339,10 @@ class CpuLinearised:
                 call.set("seed_flow", torch.zeros_like(found) if seed is None else seed, axis)
             call.set("load", found)
             stencil.module.flow_load(call.native)
-        if "elastic" in cotangents:
-            change = self.psi - self.step.psi
-            slope = self.curves.capacity * change + self.curves.theta
-            found = found + cotangents["elastic"] * stencil.inputs["storage"] * slope
-        if "rivers" in cotangents:
-            assert problem.rivers is not None
-            name = "rivers.conductance"
-            conductance = of_interval(name, stencil.inputs[name], self.step.interval)
-            found.view(-1).index_add_(0, problem.rivers, conductance * cotangents["rivers"], alpha=-1.0)
-        return found
+        curves = self.curves
+        return load_points(
+            problem, stencil.inputs, self.step, self.psi, curves.theta, curves.capacity, cotangents, found
+        )
 
     def pull(
         self, multiplier: Tensor, cotangents: Cotangents, carry_theta: Tensor, gradients: Inputs
@@ -365,13 +366,9 @@ class CpuLinearised:
         if "storage" in gradients:
             call.set("grad_storage", gradients["storage"])
         stencil.module.flow_reverse(call.native)
-        if "elastic" in cotangents:
-            seed, change = cotangents["elastic"], self.psi - step.psi
-            stored = seed * stencil.inputs["storage"]
-            grad_theta += stored * change
-            new_psi -= stored * self.curves.theta
-            if "storage" in gradients:
-                gradients["storage"] += seed * self.curves.theta * change
+        pull_elastic(
+            stencil.inputs, step, self.psi, self.curves.theta, cotangents, gradients, grad_theta, new_psi
+        )
         has_pond = problem.sides.get("top") == "atmosphere"
         carry_ponding = torch.zeros_like(step.ponding) if has_pond else cotangents["ponding"].clone()
         for side in problem.sides:
@@ -379,14 +376,7 @@ class CpuLinearised:
             on_side(grad_kr, side).add_(by_input[KR])
             if has_pond and side == "top":
                 carry_ponding = by_input[PONDING]
-        for name in ("source", "wells"):
-            if name in gradients:
-                self._pull_source(name, multiplier, gradients[name])
-        if problem.rivers is not None:
-            weight = multiplier.flatten()[problem.rivers]
-            if "rivers" in cotangents:
-                weight = weight + cotangents["rivers"]
-            self._pull_rivers(problem.rivers, weight, gradients)
+        pull_points(problem, stencil.inputs, step, self.psi, multiplier, cotangents, gradients)
         if any(name.startswith("soil.") for name in gradients):
             stencil.pull_soil(self.psi, grad_theta, grad_kr, gradients)
         return new_theta, new_psi, carry_ponding
@@ -410,27 +400,6 @@ class CpuLinearised:
                 of_interval(name, gradients[name], self.step.interval).add_(found[slot])
         return found
 
-    def _pull_source(self, name: str, multiplier: Tensor, gradient: Tensor) -> None:
-        """F holds -V source and -wells."""
-        row = of_interval(name, gradient, self.step.interval)
-        if name == "wells":
-            assert self.stencil.problem.wells is not None
-            row.add_(multiplier.flatten()[self.stencil.problem.wells])
-        else:
-            gain = self.stencil.problem.volume(multiplier) * multiplier
-            row.add_(gain.sum_to_size(row.shape))
-
-    def _pull_rivers(self, cells: Tensor, weight: Tensor, gradients: Inputs) -> None:
-        """``weight``: of the inflow conductance (head - psi), which F holds with a minus."""
-        inputs, interval = self.stencil.inputs, self.step.interval
-        head, conductance = (
-            of_interval(name, inputs[name], interval) for name in ("rivers.head", "rivers.conductance")
-        )
-        slopes = {"rivers.head": conductance, "rivers.conductance": head - self.psi.flatten()[cells]}
-        for name, slope in slopes.items():
-            if name in gradients:
-                of_interval(name, gradients[name], interval).add_(weight * slope)
-
     def push(
         self, psi: Tensor, state: tuple[Tensor, Tensor, Tensor], tangents: Tangents
     ) -> tuple[Tensor, Tensor, Tangents]:
@@ -453,10 +422,9 @@ class CpuLinearised:
             outputs[FLOWS[axis]] = torch.zeros_like(psi)
             call.set("dot_flow", outputs[FLOWS[axis]], axis)
         stencil.module.flow_forward(call.native)
-        storage, change = stencil.inputs["storage"], self.psi - self.step.psi
-        outputs["elastic"] = storage * (dot_theta * change + self.curves.theta * (psi - state[1]))
-        if "storage" in tangents:
-            outputs["elastic"] += tangents["storage"] * self.curves.theta * change
+        outputs["elastic"] = push_elastic(
+            stencil.inputs, self.step, self.psi, self.curves.theta, (psi, state[1], dot_theta), tangents
+        )
         for side, kind in problem.sides.items():
             dots = {PSI: on_side(psi, side), KR: on_side(dot_kr, side)}
             slots = {f"{side}.{name}": VALUE + slot for slot, name in enumerate(BOUNDARY_VALUES[kind])}
@@ -471,26 +439,7 @@ class CpuLinearised:
                     (partial[slot] * dot for slot, dot in dots.items()), torch.zeros_like(partial[0])
                 )
             on_side(found, side).sub_(stencil.areas[side] * outputs[side])
-        if "source" in tangents:
-            found -= problem.volume(psi) * of_interval("source", tangents["source"], interval)
-        if "wells" in tangents:
-            assert problem.wells is not None
-            found.view(-1).index_add_(
-                0, problem.wells, of_interval("wells", tangents["wells"], interval), alpha=-1.0
-            )
-        if problem.rivers is not None:
-            inputs, cells = stencil.inputs, problem.rivers
-            head, conductance = (
-                of_interval(name, inputs[name], interval) for name in ("rivers.head", "rivers.conductance")
-            )
-            gain = -conductance * psi.flatten()[cells]
-            if "rivers.head" in tangents:
-                gain = gain + conductance * of_interval("rivers.head", tangents["rivers.head"], interval)
-            if "rivers.conductance" in tangents:
-                moved = of_interval("rivers.conductance", tangents["rivers.conductance"], interval)
-                gain = gain + moved * (head - self.psi.flatten()[cells])
-            outputs["rivers"] = gain
-            found.view(-1).index_add_(0, cells, gain, alpha=-1.0)
+        outputs |= push_points(problem, stencil.inputs, self.step, self.psi, psi, tangents, found)
         return found, dot_theta, outputs
 
 

@@ -13,9 +13,17 @@ from torch import Tensor
 
 from dgpde.kernels.flow_stencil.curves import Curves
 from dgpde.kernels.flow_stencil.module import FunctionSoil
+from dgpde.kernels.flow_stencil.points import (
+    load_points,
+    pull_elastic,
+    pull_points,
+    push_elastic,
+    push_points,
+)
 from dgpde.kernels.flow_stencil.problem import (
     AXES,
     SIDES,
+    Carried,
     Cotangents,
     Evaluation,
     StencilProblem,
@@ -23,12 +31,19 @@ from dgpde.kernels.flow_stencil.problem import (
     Tangents,
     of_interval,
     on_side,
+    river_inflow,
 )
 from dgpde.kernels.flow_stencil.reference_path import move
 from dgpde.kernels.flow_stencil.sides import faces_of
 from dgpde.kernels.flow_stencil.triton_network import TritonNetwork
 from dgpde.kernels.flow_stencil.triton_soil import TritonSoil, flat_or_one
-from dgpde.kernels.flow_stencil.triton_stencil import assemble_kernel, forward_kernel, reverse_kernel
+from dgpde.kernels.flow_stencil.triton_stencil import (
+    assemble_kernel,
+    flow_kernel,
+    forward_kernel,
+    load_kernel,
+    reverse_kernel,
+)
 from dgpde.kernels.soil_relation.reference import wet_suction
 from dgpde.triton_launch import BLOCK, launch, programs, why_not
 
@@ -235,6 +250,25 @@ class TritonStencil:
             matrix=coefficients,
         )
 
+    def carried(self, step: Step, psi: Tensor) -> Carried:
+        """What the step does to the water."""
+        psi, problem = psi.contiguous(), self.problem
+        curves = self.curves(psi)
+        flow = {axis: torch.empty_like(psi) for axis in problem.axes}
+        self.run(flow_kernel, step, psi, kr=curves.kr, flow=tuple(flow.get(axis, psi) for axis in range(3)))
+        faces = faces_of(problem, self.inputs, step, psi, curves.kr)
+        sides = {side: one.evaluate().flux for side, one in faces.items()}
+        rivers = None
+        if problem.rivers is not None:
+            rivers = river_inflow(self.inputs, problem.rivers, step.interval, psi)
+        elastic = self.inputs["storage"] * curves.theta * (psi - step.psi)
+        return Carried(curves.theta, elastic, flow, sides, rivers)
+
+    def seeds(self, cotangents: Cotangents) -> dict[int, Tensor]:
+        """By axis, the cotangents of what flows through the faces."""
+        names = {axis: f"flow_{AXES[axis]}" for axis in self.problem.axes}
+        return {axis: cotangents[name].contiguous() for axis, name in names.items() if name in cotangents}
+
     def linearise(self, step: Step, psi: Tensor) -> TritonLinearised:
         """The step at its accepted state."""
         return TritonLinearised(self, step, psi.contiguous())
@@ -279,7 +313,22 @@ class TritonLinearised:
         found = self.curves.capacity * carry_theta
         for side, faces in self.sides.items():
             on_side(found, side).add_(faces.load(cotangents, on_side(self.curves.dkr, side)))
-        return found
+        stencil, step, psi, curves = self.stencil, self.step, self.psi, self.curves
+        problem, seeds = stencil.problem, stencil.seeds(cotangents)
+        if seeds:
+            stencil.run(
+                load_kernel,
+                step,
+                psi,
+                kr=curves.kr,
+                dkr=curves.dkr,
+                seed=tuple(seeds.get(axis, found) for axis in range(3)),
+                load=found,
+                SEEDS=sum(1 << axis for axis in seeds),
+            )
+        return load_points(
+            problem, stencil.inputs, step, psi, curves.theta, curves.capacity, cotangents, found
+        )
 
     def pull(
         self, multiplier: Tensor, cotangents: Cotangents, carry_theta: Tensor, gradients: Inputs
@@ -288,6 +337,7 @@ class TritonLinearised:
         stencil, problem, psi = self.stencil, self.stencil.problem, self.psi
         grad_kr, grad_theta = torch.empty_like(psi), carry_theta.clone(memory_format=torch.contiguous_format)
         new_theta, new_psi = torch.empty_like(psi), torch.empty_like(psi)
+        seeds = stencil.seeds(cotangents)
         faces = {a: gradients[f"face_{AXES[a]}"] for a in problem.axes if f"face_{AXES[a]}" in gradients}
         stencil.run(
             reverse_kernel,
@@ -302,6 +352,8 @@ class TritonLinearised:
             carry_psi=new_psi,
             grad_face=tuple(faces.get(axis, grad_kr) for axis in range(3)),
             grad_storage=gradients.get("storage", grad_kr),
+            seed=tuple(seeds.get(axis, grad_kr) for axis in range(3)),
+            SEEDS=sum(1 << axis for axis in seeds),
             FACES=sum(1 << axis for axis in faces),
             STORAGE="storage" in gradients,
         )
@@ -312,45 +364,24 @@ class TritonLinearised:
             on_side(grad_kr, side).add_(by_kr)
             if side == "top":
                 carry_ponding = by_pond
-        for name in ("source", "wells"):
-            if name in gradients:
-                self._pull_source(name, multiplier, gradients[name])
-        if problem.rivers is not None:
-            self._pull_rivers(problem.rivers, multiplier, gradients)
+        pull_elastic(
+            stencil.inputs, self.step, psi, self.curves.theta, cotangents, gradients, grad_theta, new_psi
+        )
+        pull_points(problem, stencil.inputs, self.step, psi, multiplier, cotangents, gradients)
         if any(name.startswith("soil.") for name in gradients):
             stencil.pull_soil(psi, grad_theta, grad_kr, gradients)
         return new_theta, new_psi, carry_ponding
-
-    def _pull_source(self, name: str, multiplier: Tensor, gradient: Tensor) -> None:
-        """F holds -V source and -wells."""
-        row = of_interval(name, gradient, self.step.interval)
-        problem = self.stencil.problem
-        if name == "wells":
-            assert problem.wells is not None
-            row.add_(multiplier.flatten()[problem.wells])
-        else:
-            row.add_((problem.volume(multiplier) * multiplier).sum_to_size(row.shape))
-
-    def _pull_rivers(self, cells: Tensor, multiplier: Tensor, gradients: Inputs) -> None:
-        """F holds -conductance (head - psi)."""
-        inputs, interval, weight = self.stencil.inputs, self.step.interval, multiplier.flatten()[cells]
-        head, conductance = (
-            of_interval(name, inputs[name], interval) for name in ("rivers.head", "rivers.conductance")
-        )
-        slopes = {"rivers.head": conductance, "rivers.conductance": head - self.psi.flatten()[cells]}
-        for name, slope in slopes.items():
-            if name in gradients:
-                of_interval(name, gradients[name], interval).add_(weight * slope)
 
     def push(
         self, psi: Tensor, state: tuple[Tensor, Tensor, Tensor], tangents: Tangents
     ) -> tuple[Tensor, Tensor, Tangents]:
         """Tangents of F, theta and the outputs."""
-        stencil, problem, interval = self.stencil, self.stencil.problem, self.step.interval
+        stencil, problem = self.stencil, self.stencil.problem
         dot_theta, dot_kr = stencil.push_soil(self.psi, psi, tangents)
         found = torch.empty_like(self.psi)
         faces = {a: tangents[f"face_{AXES[a]}"] for a in problem.axes if f"face_{AXES[a]}" in tangents}
         storage, one = flat_or_one([tangents.get("storage", found)])
+        moving = {axis: torch.empty_like(self.psi) for axis in problem.axes}
         stencil.run(
             forward_kernel,
             self.step,
@@ -365,37 +396,19 @@ class TritonLinearised:
             dot_face=tuple(faces[axis].contiguous() if axis in faces else found for axis in range(3)),
             dot_storage=storage[0],
             dot_residual=found,
+            dot_flow=tuple(moving.get(axis, found) for axis in range(3)),
             FACES=sum(1 << axis for axis in faces),
             STORAGE="storage" in tangents,
             ONE_DOT_STORAGE=bool(one),
         )
         outputs = {"ponding": state[2], "runoff": torch.zeros_like(state[2])}
+        outputs |= {f"flow_{AXES[axis]}": value for axis, value in moving.items()}
+        outputs["elastic"] = push_elastic(
+            stencil.inputs, self.step, self.psi, self.curves.theta, (psi, state[1], dot_theta), tangents
+        )
         for side, there in self.sides.items():
             moved = there.push(on_side(psi, side), on_side(dot_kr, side), state[2], tangents)
             outputs |= moved
             on_side(found, side).sub_(there.area * moved[side])
-        if "source" in tangents:
-            found -= problem.volume(found) * of_interval("source", tangents["source"], interval)
-        if "wells" in tangents:
-            assert problem.wells is not None
-            rate = of_interval("wells", tangents["wells"], interval)
-            # accumulates in one order on every device
-            found.view(-1).index_put_((problem.wells,), -rate, accumulate=True)
-        if problem.rivers is not None:
-            gain = self._push_rivers(problem.rivers, psi, tangents)
-            found.view(-1).index_put_((problem.rivers,), -gain, accumulate=True)
+        outputs |= push_points(problem, stencil.inputs, self.step, self.psi, psi, tangents, found)
         return found, dot_theta, outputs
-
-    def _push_rivers(self, cells: Tensor, psi: Tensor, tangents: Tangents) -> Tensor:
-        """Tangent of what the rivers bring, [m]."""
-        inputs, interval = self.stencil.inputs, self.step.interval
-        head, conductance = (
-            of_interval(name, inputs[name], interval) for name in ("rivers.head", "rivers.conductance")
-        )
-        gain = -conductance * psi.flatten()[cells]
-        if "rivers.head" in tangents:
-            gain = gain + conductance * of_interval("rivers.head", tangents["rivers.head"], interval)
-        if "rivers.conductance" in tangents:
-            moved = of_interval("rivers.conductance", tangents["rivers.conductance"], interval)
-            gain = gain + moved * (head - self.psi.flatten()[cells])
-        return gain

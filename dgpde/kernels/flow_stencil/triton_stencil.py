@@ -278,6 +278,7 @@ def reverse_kernel(
     carry_psi,  # [cells] results
     grad_face,  # along z, y, x, [cells], added to where FACES
     grad_storage,  # [cells] added to where STORAGE
+    seed,  # along z, y, x, [cells], cotangents of what flows through the faces, where SEEDS
     nz,
     ny,
     nx,
@@ -288,6 +289,7 @@ def reverse_kernel(
     ONE_STORAGE: tl.constexpr,
     FACES: tl.constexpr,
     STORAGE: tl.constexpr,
+    SEEDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """What the multiplier of a step's equations gives to kr, theta, the faces, the storage and the state before."""
@@ -310,6 +312,8 @@ def reverse_kernel(
             difference = weight - tl.load(multiplier + n + step, mask=there, other=0.0)
             if q % 2 == 0:
                 difference = -difference  # of the flow in -<multiplier, F>
+            if (SEEDS >> (q // 2)) & 1:
+                difference -= tl.load(seed[q // 2] + _owner(n, step, q % 2), mask=there, other=0.0)
             by_kr += difference * t * drop * near
             if q % 2 == 1 and (FACES >> (q // 2)) & 1:
                 to = grad_face[q // 2] + n
@@ -347,6 +351,7 @@ def forward_kernel(
     dot_storage,  # [cells] or one value, where STORAGE
     inv_dt,  # [1] 1/s
     dot_residual,  # [cells] result
+    dot_flow,  # along z, y, x, [cells], results
     nz,
     ny,
     nx,
@@ -393,8 +398,90 @@ def forward_kernel(
                 moved += d_t * mean
             if q % 2 == 1:
                 f -= moved * drop + t * mean * fall
+                tl.store(dot_flow[q // 2] + n, -(moved * drop + t * mean * fall), mask=live)
             else:
                 f += moved * drop - t * mean * fall
     if ACTIVE:
         f += held * (d_psi - d_old)
     tl.store(dot_residual + n, f, mask=live)
+
+
+@triton.jit
+def flow_kernel(
+    psi,
+    psi_old,
+    kr,  # [cells]
+    face,
+    rise,
+    width,
+    storage,
+    active,  # as above
+    inv_dt,  # [1] 1/s
+    flow,  # along z, y, x, [cells] m3/s, results: through the faces, positive along the axis
+    nz,
+    ny,
+    nx,
+    cells,
+    MEAN: tl.constexpr,
+    AXES: tl.constexpr,
+    ACTIVE: tl.constexpr,
+    ONE_STORAGE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """What flows between the cells."""
+    n, k, j, i = _cells(ny, nx, BLOCK)
+    live = n < cells
+    here, k_here = tl.load(psi + n, mask=live, other=0.0), tl.load(kr + n, mask=live, other=0.0)
+    for axis in tl.static_range(3):
+        if (AXES >> axis) & 1:
+            step, there = _beside(k, j, i, nz, ny, nx, live, axis, 1)
+            t = tl.load(face[axis] + n, mask=there, other=0.0)
+            other = tl.load(psi + n + step, mask=there, other=0.0)
+            k_other = tl.load(kr + n + step, mask=there, other=0.0)
+            up = _rise(rise[axis], k, j, i, nx, there, axis, 1)
+            drop, mean, _, _ = _flow(here, other, k_here, k_other, up, MEAN, 1)
+            tl.store(flow[axis] + n, -t * mean * drop, mask=live)
+
+
+@triton.jit
+def load_kernel(
+    psi,
+    psi_old,
+    kr,
+    dkr,  # [cells]
+    face,
+    rise,
+    width,
+    storage,
+    active,  # as above
+    inv_dt,  # [1] 1/s
+    seed,  # along z, y, x, [cells], cotangents of what flows through the faces, where SEEDS
+    load,  # [cells] added to
+    nz,
+    ny,
+    nx,
+    cells,
+    MEAN: tl.constexpr,
+    AXES: tl.constexpr,
+    ACTIVE: tl.constexpr,
+    ONE_STORAGE: tl.constexpr,
+    SEEDS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """d/dpsi of <seed, what flows between the cells>."""
+    n, k, j, i = _cells(ny, nx, BLOCK)
+    live = n < cells
+    here, k_here = tl.load(psi + n, mask=live, other=0.0), tl.load(kr + n, mask=live, other=0.0)
+    slope = tl.load(dkr + n, mask=live, other=0.0)
+    found = tl.load(load + n, mask=live, other=0.0)
+    for q in tl.static_range(6):
+        if (SEEDS >> (q // 2)) & 1:
+            step, there = _beside(k, j, i, nz, ny, nx, live, q // 2, q % 2)
+            t = tl.load(face[q // 2] + _owner(n, step, q % 2), mask=there, other=0.0)
+            other = tl.load(psi + n + step, mask=there, other=0.0)
+            k_other = tl.load(kr + n + step, mask=there, other=0.0)
+            up = _rise(rise[q // 2], k, j, i, nx, there, q // 2, q % 2)
+            drop, mean, near, _ = _flow(here, other, k_here, k_other, up, MEAN, q % 2)
+            weight = t * tl.load(seed[q // 2] + _owner(n, step, q % 2), mask=there, other=0.0)
+            found -= weight * (drop * near * slope + mean * (1 - 2 * (q % 2)))
+    tl.store(load + n, found, mask=live)

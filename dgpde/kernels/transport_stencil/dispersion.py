@@ -112,7 +112,7 @@ def disperse(
     none: list[Tensor | None] = [None, None, None]
     inside = _velocities(geometry, flux, water) if given.mechanical else none
     conductance, cross = {}, {}
-    zero = torch.zeros(geometry.shape, dtype=geometry.volume.dtype)
+    zero = geometry.volume.new_zeros(geometry.shape)
     for n in geometry.axes:
 
         def mean(value: Tensor, n: int = n) -> Tensor:

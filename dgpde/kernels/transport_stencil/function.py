@@ -10,7 +10,7 @@ from dgpde.kernels.transport_stencil.cpu import CpuEngine
 from dgpde.kernels.transport_stencil.problem import Faces, Geometry, Network
 from dgpde.kernels.transport_stencil.reference import ReferenceNetwork
 
-BACKENDS = ("cpu", "reference")
+BACKENDS = ("cpu", "triton", "reference")
 
 
 def choose_network(
@@ -20,7 +20,7 @@ def choose_network(
 
     Args:
         device: where the tensors are.
-        name: "cpu", "reference", or None for "cpu".
+        name: "cpu", "triton", "reference", or None for the device's own ("cpu" on the CPU, "triton" on a GPU).
 
     Raises:
         ValueError: the backend asked for by name does not run such tensors, and why.
@@ -29,12 +29,25 @@ def choose_network(
         raise ValueError(
             f"backend must be one of {', '.join(BACKENDS)} or None for transport on a field, it is {name!r}"
         )
+    chosen = name or ("cpu" if device.type == "cpu" else "triton")
+    if chosen == "triton":
+        return _triton(device)
     if device.type != "cpu":
+        raise ValueError(f"backend: {chosen!r} runs on the CPU, these tensors are on {device}; move them")
+    if chosen == "reference":
+        return lambda geometry: lambda faces: ReferenceNetwork(geometry, faces)
+    return CpuEngine
+
+
+def _triton(device: torch.device) -> Callable[[Geometry], Callable[[Faces], Network]]:
+    try:
+        from dgpde.kernels.transport_stencil.triton import TritonEngine
+        from dgpde.triton_launch import why_not
+    except ImportError as error:
         raise ValueError(
-            f"backend: transport on a field runs on the CPU only, these tensors are on {device}; move the run there"
-        )
-    return (
-        (lambda geometry: lambda faces: ReferenceNetwork(geometry, faces))
-        if name == "reference"
-        else CpuEngine
-    )
+            f"backend: 'triton' needs the package triton, which cannot be imported ({error}); install it or move "
+            "the tensors to the CPU"
+        ) from error
+    if reason := why_not(device):
+        raise ValueError(f"backend: 'triton' cannot run on tensors on {device}: {reason}")
+    return TritonEngine

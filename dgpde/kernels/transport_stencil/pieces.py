@@ -77,7 +77,7 @@ def balance(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(reacted, moved, carried) of ``Stepped`` for one solute, kg/s."""
     c, species, values = states["c"], cell.species, cell.values
-    reacted, moved = torch.zeros((), dtype=c.dtype), torch.zeros((), dtype=c.dtype)
+    reacted, moved = c.new_zeros(()), c.new_zeros(())
     parts = []
     if species.decays:
         parts.append(-cell.decayed(states))

@@ -85,7 +85,7 @@ class Geometry:
         found = {}
         for axis in self.axes:
             half, last = 0.5 * self.widths[axis], self.shape[axis] - 1
-            inverse = torch.zeros(self.shape[axis], dtype=half.dtype)
+            inverse = half.new_zeros(self.shape[axis])
             inverse[:last] = 1.0 / (half[:-1] + half[1:])
             field = self.broad(axis, inverse).expand(self.shape).clone()
             if self.active is not None:
