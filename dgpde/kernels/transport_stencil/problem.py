@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from dgpde.kernels.flow_stencil.problem import AXES, SIDES, on_side
