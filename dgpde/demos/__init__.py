@@ -5,6 +5,7 @@ uscrn       weather stations with soil-moisture probes: soils per station and la
 pumping     pumping tests: transmissivity and storativity from drawdown, two numbers and a field
 vauclin     a rising water table in a slab of sand, simulated with the authors' own curves
 bromide     a tracer through an unsaturated column: water content, dispersivity, immobile water
+capecod     a plume in an aquifer: its spread fitted, and predicted from random fields of conductivity
 tables      the files of `dgpde/data` as tensors
 crop        FAO-56 dual crop coefficients, root growth
 soils       priors from the catalogue, the transformed parameter space
@@ -18,7 +19,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-SITES = ("maricopa", "uscrn", "pumping", "vauclin", "bromide")
+SITES = ("maricopa", "uscrn", "pumping", "vauclin", "bromide", "capecod")
 
 
 def run_demo(site: str = "maricopa", output: str | Path | None = None, iterations: int | None = None) -> Path:
