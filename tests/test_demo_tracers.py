@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dgpde.demos import bromide, capecod, run_demo
+from dgpde.demos import bromide, capecod, run_demo, watson
 from dgpde.demos.least_squares import Prior, least_squares, rows
+from dgpde.demos.tables import MM
 
 
 def exponential(p: torch.Tensor) -> torch.Tensor:
@@ -58,11 +59,11 @@ def test_bromide_is_read_whole() -> None:
 
 
 def test_bromide_gives_the_published_dispersion() -> None:
-    """Every eighth reading on cells of 1 cm: theta 0.545 and 9 mm were found by others with a closed form.
+    """Every sixteenth reading on cells of 1 cm: theta 0.545 and 9 mm were found by others with a closed form.
 
     Backward Euler with steps of 4 min and cells of 1 cm disperse by 0.7 mm more.
     """
-    readings = bromide.load(every=8, cells=30, dt_max=240.0)
+    readings = bromide.load(every=16, cells=30, dt_max=240.0)
     found = bromide.fit(readings, immobile=False, rounds=14)
     assert found.theta == pytest.approx(bromide.PUBLISHED[0], abs=0.006)
     assert found.estimate.p[4].exp() == pytest.approx(bromide.PUBLISHED[1], abs=1.5e-3)
@@ -175,3 +176,62 @@ def test_cape_cod_from_end_to_end(tmp_path: Path) -> None:
     each = [value for what, value in values.items() if "field" in what]
     # six fields, which differ by 0.17 m
     assert sum(each) / len(each) == pytest.approx(0.62, abs=0.15)
+
+
+def test_watson_is_read_whole() -> None:
+    data = watson.load()
+    assert data.inflow == (393.36, -35.23)
+    # ten cores of 69 samples, less the two that are left out
+    assert (len(data.before), len(data.samples)) == (15, 52)
+    assert {sample.core for sample in data.samples} == set(watson.DATES)
+    assert data.theta.shape == (30, 4)
+    assert bool(torch.isfinite(data.theta).all())
+    # 10 cm: dry, then wet an hour after the second irrigation began
+    assert data.theta0.tolist() == pytest.approx([0.0908, 0.0825, 0.1052, 0.1746], abs=1e-4)
+    assert float(data.theta[5, 0]) == pytest.approx(0.2645, abs=1e-4)
+
+
+def test_watson_irrigates_what_was_measured() -> None:
+    """55 mm and no more, half of which the prior's share lets in; nothing lost of the isotope but what evaporates."""
+    model = watson.Model(watson.load())
+    assert float((model.rain * model.times.diff()).sum()) == pytest.approx(55.0 * MM, rel=1e-12)
+    p = torch.tensor(watson.PRIOR_MEAN, dtype=torch.float64)
+    with torch.no_grad():
+        run, carried = model.simulate(p[:, None])
+    dt = model.times.diff()
+    evaporated = float((run.evaporation[:, 0] * dt).sum())  # type: ignore[index]
+    assert 0.0 < evaporated < 19.0 * 3.0 * MM
+    gain = float((run.boundary_flux["top"][:, 0] * dt).sum())
+    assert gain + evaporated == pytest.approx(27.5 * MM, rel=1e-9)
+    assert float(carried.mass_balance_error) < 1e-10
+    # between the coldest water that was there and the heaviest that came
+    assert float(carried.concentration.min()) > min(sample.d2h for sample in model.data.before) - 1e-6
+    assert float(carried.concentration.max()) < model.data.inflow[0] + 1e-6
+
+
+def test_watson_learns_from_probes_and_cores() -> None:
+    """Three steps on both: better than never having irrigated, by far, and than the mean of each probe."""
+    model = watson.Model(watson.load(), dt_max=6.0 * watson.HOUR)
+    early = [sample for sample in model.data.samples if sample.core in watson.EARLY]
+    mean, spread = (torch.tensor(x, dtype=torch.float64) for x in (watson.PRIOR_MEAN, watson.PRIOR_SPREAD))
+    found = model.fit(mean, Prior(mean, spread), True, early, 3)
+    moisture, isotopes = watson.score(model, {"prior": mean, "fitted": found.p})
+    assert moisture.rows["fitted"][0] < min(
+        moisture.rows["prior"][0], moisture.rows["mean of all readings"][0]
+    )
+    assert isotopes.rows["fitted"][-1] < 0.5 * isotopes.rows["cores before the irrigations"][-1]
+    assert watson.interpolated(
+        torch.tensor([0.0, 1.5, 9.0]), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 3.0, 4.0])
+    ).tolist() == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.slow
+def test_watson_from_end_to_end(tmp_path: Path) -> None:
+    """The withheld cores: no better than what stood there on 14 September, far better than before."""
+    pytest.importorskip("matplotlib")
+    folder = run_demo("watson", tmp_path / "out")
+    assert {path.name for path in folder.iterdir()} == {"watson.png", "rmse_water.csv", "rmse_d2h.csv"}
+    with (folder / "rmse_d2h.csv").open() as file:
+        late = {row["method"]: float(row["late"]) for row in csv.DictReader(file)}
+    assert late["both together"] < 30.0 < late["mean of the early cores"]
+    assert late["both together"] < 0.4 * late["cores before the irrigations"]

@@ -6,6 +6,7 @@ pumping     pumping tests: transmissivity and storativity from drawdown, two num
 vauclin     a rising water table in a slab of sand, simulated with the authors' own curves
 bromide     a tracer through an unsaturated column: water content, dispersivity, immobile water
 capecod     a plume in an aquifer: its spread fitted, and predicted from random fields of conductivity
+watson      deuterium in a dry plot: soil and spread from probes and early cores, late cores predicted
 tables      the files of `dgpde/data` as tensors
 crop        FAO-56 dual crop coefficients, root growth
 soils       priors from the catalogue, the transformed parameter space
@@ -19,7 +20,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-SITES = ("maricopa", "uscrn", "pumping", "vauclin", "bromide", "capecod")
+SITES = ("maricopa", "uscrn", "pumping", "vauclin", "bromide", "capecod", "watson")
 
 
 def run_demo(site: str = "maricopa", output: str | Path | None = None, iterations: int | None = None) -> Path:
