@@ -100,7 +100,7 @@ def test_bromide_from_end_to_end(tmp_path: Path) -> None:
     """Water that stands still explains the tail that dispersion cannot."""
     pytest.importorskip("matplotlib")
     folder = run_demo("bromide", tmp_path / "out")
-    assert {path.name for path in folder.iterdir()} == {"bromide.csv", "bromide.png"}
+    assert {path.name for path in folder.iterdir()} == {"bromide.csv", "bromide.h5", "bromide.png"}
     with (folder / "bromide.csv").open() as file:
         rows = {(row["model"], row["parameter"]): float(row["value"]) for row in csv.DictReader(file)}
     plain, standing = ("all water flows", "with immobile water")

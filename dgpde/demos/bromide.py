@@ -249,8 +249,11 @@ def run(folder: Path, iterations: int | None = None, readings: Column | None = N
         "\nThe published curves are smoothed: what is left is the model's, and errors in blocks are the fairer ones."
     )
     write(folder / "bromide.csv", fits)
+    with torch.no_grad():
+        _, carried = readings.simulate(found.estimate.p[:, None])
+    carried.to_hdf5(folder / "bromide.h5")
     draw(folder / "bromide.png", readings, fits)
-    print(f"\nbromide.png and bromide.csv are in {folder}")
+    print(f"\nbromide.png, bromide.csv and, with immobile water, bromide.h5 are in {folder}")
     print(f"{time.perf_counter() - start:.1f} s in all")
     return fits
 
