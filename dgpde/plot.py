@@ -1,4 +1,4 @@
-"""Figures of soil moisture: profiles in time, sections of fields, retention curves, water balance, errors by depth.
+"""Figures of soil moisture and solutes: profiles, breakthrough, sections of fields, retention curves, water balance.
 
 Functions draw on axes that they are given and return nothing; `figure` makes axes without pyplot, so nothing here
 needs a display or keeps global state. Arrays are numpy or CPU tensors. matplotlib is imported when a
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
 
+    from dgpde.grid import Grid
     from dgpde.solution import Solution
+    from dgpde.transport_solution import TransportSolution
 
 INK = "#222222"
 OBSERVED = "#111111"
@@ -42,6 +44,9 @@ FIELDS = {
     "theta": ("water content [-]", "YlGnBu"),
     "saturation": ("saturation [-]", "YlGnBu"),
 }
+CONCENTRATION = ("concentration [kg/m3]", "YlOrBr")
+SOLUTES = (SIMULATED, NEW, MAP, "#6d597a", "#e09f3e", INK)
+UNITS = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "d"}
 PLANES = {"xz": ("x", "z"), "yz": ("y", "z"), "xy": ("x", "y")}  # across and up the figure
 NOWHERE = "#d9d9d9"  # cells that take no part
 STYLE: Any = {
@@ -161,44 +166,166 @@ def field_section(
         raise ValueError("solution must be that of a section or a domain with all its cells")
     if name not in FIELDS:
         raise ValueError(f"name must be one of {', '.join(FIELDS)}, it is {name!r}")
-    order = "zx" if len(grid.shape) == 2 else "zyx"
-    if plane not in PLANES or not set(plane) <= set(order):
-        raise ValueError(f"plane must be one of {', '.join(PLANES)} (of a section xz), it is {plane!r}")
-    across, up = PLANES[plane]
+    cut = _Cut(grid, plane, index)
+    _check_row(row, len(solution.saved))
+    values = np.ma.masked_invalid(cut.of(getattr(solution, name)[row]))
+    psi = np.ma.masked_invalid(cut.of(solution.psi[row]))
+    if cut.gone is not None:
+        psi = np.ma.masked_where(cut.gone, psi)
+    mesh = cut.draw(axes, values, FIELDS[name][1], limits)
+    if min(psi.shape) > 1 and psi.min() < 0.0 < psi.max():
+        axes.contour(*cut.centres, psi, levels=[0.0], colors=SIMULATED, linewidths=1.6)
+    return mesh
 
-    def cut(field: Tensor) -> NDArray[Any]:
+
+def concentration_section(
+    axes: Axes,
+    solution: TransportSolution,
+    solute: str,
+    *,
+    row: int = -1,
+    plane: str = "xz",
+    index: int | None = None,
+    limits: tuple[float, float] | None = None,
+) -> QuadMesh:
+    """A plane of concentration through a section or a domain; returns the mesh for a colour bar.
+
+    Args:
+        axes: to draw on.
+        solution: a run of a section or a domain.
+        solute: its name.
+        row: which of the output times; default the last.
+        plane, index, limits: as of ``field_section``.
+
+    Raises:
+        ValueError: the message starts with the name of the argument.
+    """
+    if not solution.grid.lateral:
+        raise ValueError("solution must be that of a section or a domain; columns have profiles")
+    values = solution.of(solute)
+    cut = _Cut(solution.grid, plane, index)
+    _check_row(row, values.shape[0])
+    return cut.draw(axes, np.ma.masked_invalid(cut.of(values[row])), CONCENTRATION[1], limits)
+
+
+class _Cut:
+    """A plane through a section or a domain."""
+
+    def __init__(self, grid: Grid, plane: str, index: int | None) -> None:
+        self.order = "zx" if len(grid.shape) == 2 else "zyx"
+        if plane not in PLANES or not set(plane) <= set(self.order):
+            raise ValueError(f"plane must be one of {', '.join(PLANES)} (of a section xz), it is {plane!r}")
+        self.plane, self.index = plane, index
+        across_up = PLANES[plane]
+        faces: dict[str, Any] = {"z": array(grid.z_faces)}
+        for axis, sizes in zip(self.order[1:], grid.spacing[1:], strict=True):
+            faces[axis] = np.concatenate([[0.0], np.cumsum(array(sizes))])
+        self.faces = [faces[axis] for axis in across_up]
+        self.centres = [0.5 * (edges[1:] + edges[:-1]) for edges in self.faces]
+        self.gone = None if grid.active is None else ~self.of(grid.active)
+
+    def of(self, field: Tensor) -> NDArray[Any]:
         """The plane of a field of the grid, [up, across]."""
-        left = [axis for axis in range(len(order)) if order[axis] not in plane]
+        left = [axis for axis in range(len(self.order)) if self.order[axis] not in self.plane]
         if left:
             size = field.shape[left[0]]
-            at = size // 2 if index is None else index
+            at = size // 2 if self.index is None else self.index
             if not -size <= at < size:
                 raise ValueError(f"index must lie within the {size} cells of the axis, it is {at}")
             field = field.select(left[0], at)
-        elif index not in (None, 0):
-            raise ValueError(f"index must be 0 or None for a section, it is {index}")
+        elif self.index not in (None, 0):
+            raise ValueError(f"index must be 0 or None for a section, it is {self.index}")
         return array(field)
 
-    rows = len(solution.saved)
+    def draw(
+        self, axes: Axes, values: NDArray[Any], colours: str, limits: tuple[float, float] | None
+    ) -> QuadMesh:
+        """Colours of the cells, grey where they take no part."""
+        if self.gone is not None:
+            values = np.ma.masked_where(self.gone, values)
+        low, high = (None, None) if limits is None else limits
+        axes.set_facecolor(NOWHERE)
+        mesh = axes.pcolormesh(*self.faces, values, cmap=colours, vmin=low, vmax=high)
+        axes.set_xlabel(f"{PLANES[self.plane][0]} [m]")
+        axes.set_ylabel(f"{PLANES[self.plane][1]} [m]")
+        return mesh
+
+
+def _check_row(row: int, rows: int) -> None:
     if not -rows <= row < rows:
         raise ValueError(f"row must lie within the {rows} saved times, it is {row}")
-    values = np.ma.masked_invalid(cut(getattr(solution, name)[row]))
-    psi = np.ma.masked_invalid(cut(solution.psi[row]))
-    if grid.active is not None:
-        gone = ~cut(grid.active)
-        values, psi = np.ma.masked_where(gone, values), np.ma.masked_where(gone, psi)
-    faces: dict[str, Any] = {"z": array(grid.z_faces)}
-    for axis, sizes in zip(order[1:], grid.spacing[1:], strict=True):
-        faces[axis] = np.concatenate([[0.0], np.cumsum(array(sizes))])
-    axes.set_facecolor(NOWHERE)
-    low, high = (None, None) if limits is None else limits
-    mesh = axes.pcolormesh(faces[across], faces[up], values, cmap=FIELDS[name][1], vmin=low, vmax=high)
-    if min(psi.shape) > 1 and psi.min() < 0.0 < psi.max():
-        centres = [0.5 * (faces[axis][1:] + faces[axis][:-1]) for axis in (across, up)]
-        axes.contour(*centres, psi, levels=[0.0], colors=SIMULATED, linewidths=1.6)
-    axes.set_xlabel(f"{across} [m]")
-    axes.set_ylabel(f"{up} [m]")
-    return mesh
+
+
+def breakthrough(
+    axes: Axes, solution: TransportSolution, z: float, *, column: int = 0, unit: float = 3600.0
+) -> None:
+    """Concentration of every solute at an elevation of a column over time, one line a solute.
+
+    Args:
+        axes: to draw on.
+        solution: a run of columns.
+        z: elevation [m], as of ``TransportSolution.breakthrough``.
+        column: which.
+        unit: of the axis of time [s], with its name for 1, 60, 3600 and 86400.
+
+    Raises:
+        TypeError, ValueError: as ``TransportSolution.breakthrough``; no such column.
+    """
+    values = array(solution.breakthrough(z))
+    _check_column(column, solution)
+    curves = values.reshape(len(solution.times), len(solution.names), -1)[..., column]
+    for k, name in enumerate(solution.names):
+        axes.plot(
+            array(solution.times / unit), curves[:, k], color=SOLUTES[k % len(SOLUTES)], lw=1.4, label=name
+        )
+    axes.set_xlabel(f"time [{UNITS.get(unit, f'{unit:g} s')}]")
+    axes.set_ylabel(CONCENTRATION[0])
+    axes.legend()
+
+
+def concentration_profiles(
+    axes: Axes,
+    solution: TransportSolution,
+    solute: str,
+    rows: Sequence[int],
+    *,
+    column: int = 0,
+    unit: float = 3600.0,
+) -> None:
+    """Concentration over elevation in a column, one line for each of some output times, light to dark.
+
+    Args:
+        axes: to draw on.
+        solution: a run of columns.
+        solute: its name.
+        rows: which of the output times.
+        column: which.
+        unit: of the times in the legend [s].
+
+    Raises:
+        ValueError: the grid is no columns, or there is no such solute, time or column.
+    """
+    import matplotlib
+
+    if solution.grid.lateral:
+        raise ValueError("solution must be that of columns; sections have concentration_section")
+    _check_column(column, solution)
+    values = array(solution.of(solute))
+    colours = matplotlib.colormaps[CONCENTRATION[1]]
+    for k, row in enumerate(rows):
+        _check_row(row, len(values))
+        label = f"{float(solution.times[row]) / unit:.4g} {UNITS.get(unit, f'x {unit:g} s')}"
+        shade = colours(0.3 + 0.6 * k / max(1, len(rows) - 1))
+        axes.plot(values[row, :, column], array(solution.grid.z).ravel(), color=shade, lw=1.4, label=label)
+    axes.set_xlabel(CONCENTRATION[0])
+    axes.set_ylabel("z [m]")
+    axes.legend()
+
+
+def _check_column(column: int, solution: TransportSolution) -> None:
+    count = solution.grid.n
+    if not -count <= column < count:
+        raise ValueError(f"column must lie within the {count} columns, it is {column}")
 
 
 def mid_edges(times: ArrayLike) -> NDArray[np.generic]:

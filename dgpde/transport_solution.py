@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dgpde.grid import Grid
+
+if TYPE_CHECKING:
+    import xarray
 
 Names = dict[str, Tensor]
 
@@ -131,6 +137,41 @@ class TransportSolution:
         centre = (weight * z).sum(-2) / total
         variance = (weight * (z - centre[..., None, :]).square()).sum(-2) / total
         return centre, variance
+
+    def to_hdf5(self, path: str | Path) -> None:
+        """Write the solution to an HDF5 file, with units; see ``dgpde.io.transport``. Gradients are not kept."""
+        from dgpde.io.transport import write_transport
+
+        write_transport(path, self)
+
+    @classmethod
+    def from_hdf5(
+        cls, path: str | Path, *, columns: Sequence[int] | slice | None = None
+    ) -> TransportSolution:
+        """Read what ``to_hdf5`` wrote; ``columns`` picks some of them."""
+        from dgpde.io.transport import read_transport
+
+        return read_transport(path, columns=columns)
+
+    def to_xdmf(self, path: str | Path) -> None:
+        """Write a section or a domain for ParaView: an XDMF file with a scalar a solute, named as the solute.
+
+        Args:
+            path: the XDMF file; the values go to the file of that name that ends in ``.h5``, which is what
+                ``to_hdf5`` writes and ``from_hdf5`` reads.
+
+        Raises:
+            ValueError: the run is one of columns, which have no place in space, or ``path`` ends in ``.h5``.
+        """
+        from dgpde.io.transport import write_transport_xdmf
+
+        write_transport_xdmf(path, self)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The solution as an xarray Dataset with coordinates and units; xarray must be installed."""
+        from dgpde.io.transport import transport_to_xarray
+
+        return transport_to_xarray(self)
 
     def __repr__(self) -> str:
         failed = int((self.status != 0).sum())

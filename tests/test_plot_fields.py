@@ -90,3 +90,73 @@ def test_wrong_arguments() -> None:
     ):
         with pytest.raises(ValueError, match=f"^{name}"):
             plot.field_section(axes[0, 0], solution, **words)
+
+
+def plume(shape: tuple[int, ...]) -> dgpde.TransportSolution:
+    """Two solutes carried along x of a section or a domain with a cell that takes no part."""
+    active = torch.ones(shape, dtype=torch.bool)
+    active[0, ..., 0] = False
+    flux = {"x": torch.full((*shape[:-1], shape[-1] + 1), 1e-6, dtype=torch.float64)}
+    flux["x"][0] = 0.0
+    model = dgpde.Transport(
+        dgpde.Grid(shape, [0.1, 0.2, 0.3][-len(shape) :], active),
+        [dgpde.Solute("a"), dgpde.Solute("b", 0.1)],
+        {"west": dgpde.InflowConcentration(1.0)},
+    )
+    return model.solve(0.2, dgpde.SteadyFlow(0.3, flux), [0.0, 1e4, 3e4])
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 3, 4)], ids=str)
+@pytest.mark.parametrize("plane", ["xz", "yz", "xy"])
+def test_concentration_section(tmp_path: Path, shape: tuple[int, ...], plane: str) -> None:
+    if len(shape) == 2 and plane != "xz":
+        return
+    solution = plume(shape)
+    with plot.style():
+        figure, axes = plot.figure(1, 1, (4, 3))
+        mesh = plot.concentration_section(
+            axes[0, 0], solution, "b", row=1, plane=plane, index=0, limits=(0.0, 1.0)
+        )
+        figure.colorbar(mesh, label=plot.CONCENTRATION[0])
+        plot.save(figure, tmp_path / "section.png")
+    field = array(solution.of("b")[1])
+    if len(shape) == 3:
+        field = {"xz": field[:, 0], "yz": field[:, :, 0], "xy": field[0]}[plane]
+    drawn: Any = mesh.get_array()
+    np.testing.assert_array_equal(drawn.compressed(), field[~np.ma.getmaskarray(drawn)])
+    assert mesh.get_clim() == (0.0, 1.0)
+    with pytest.raises(ValueError, match="^name is 'c'"):
+        plot.concentration_section(axes[0, 0], solution, "c")
+    with pytest.raises(ValueError, match="^row must lie within the 3"):
+        plot.concentration_section(axes[0, 0], solution, "a", row=3)
+    with pytest.raises(ValueError, match="^plane must be one of"):
+        plot.concentration_section(axes[0, 0], solution, "a", plane="zx")
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_curves_of_columns(single: bool) -> None:
+    solutes = dgpde.Solute("a") if single else [dgpde.Solute("a"), dgpde.Solute("b", 0.1)]
+    model = dgpde.Transport(
+        dgpde.Grid.columns(3, [0.1] * 5), solutes, {"top": dgpde.InflowConcentration(1.0)}
+    )
+    solution = model.solve(0.0, dgpde.SteadyFlow(0.3, -1e-6), [0.0, 3600.0, 36000.0])
+    with plot.style():
+        _, axes = plot.figure(1, 2, (6, 3))
+        plot.breakthrough(axes[0, 0], solution, 0.25, column=1)
+        plot.concentration_profiles(axes[0, 1], solution, "a", [1, 2], column=-1)
+    lines = axes[0, 0].get_lines()
+    assert [line.get_label() for line in lines] == list(solution.names)
+    found = array(solution.breakthrough(0.25)).reshape(3, len(lines), 3)
+    for k, line in enumerate(lines):
+        np.testing.assert_array_equal(line.get_ydata(), found[:, k, 1])
+        np.testing.assert_array_equal(line.get_xdata(), [0.0, 1.0, 10.0])
+    assert axes[0, 0].get_xlabel() == "time [h]"
+    profiles = axes[0, 1].get_lines()
+    assert [line.get_label() for line in profiles] == ["1 h", "10 h"]
+    np.testing.assert_array_equal(profiles[1].get_xdata(), solution.of("a")[2, :, 2])
+    with pytest.raises(ValueError, match="^column must lie within the 3"):
+        plot.breakthrough(axes[0, 0], solution, 0.25, column=3)
+    with pytest.raises(ValueError, match="^solution must be that of a section"):
+        plot.concentration_section(axes[0, 0], solution, "a")
+    with pytest.raises(ValueError, match="^solution must be that of columns"):
+        plot.concentration_profiles(axes[0, 0], plume((3, 2)), "a", [0])

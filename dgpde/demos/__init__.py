@@ -4,18 +4,23 @@ maricopa    64 irrigated cotton plots, neutron-probe moisture: soils per plot an
 uscrn       weather stations with soil-moisture probes: soils per station and layer, withheld months
 pumping     pumping tests: transmissivity and storativity from drawdown, two numbers and a field
 vauclin     a rising water table in a slab of sand, simulated with the authors' own curves
+bromide     a tracer through an unsaturated column: water content, dispersivity, immobile water
+capecod     a plume in an aquifer: its spread fitted, and predicted from random fields of conductivity
+watson      deuterium in a dry plot: soil and spread from probes and early cores, late cores predicted
 tables      the files of `dgpde/data` as tensors
 crop        FAO-56 dual crop coefficients, root growth
 soils       priors from the catalogue, the transformed parameter space
 fit         the training loop
 score       baselines and the table of errors
+least_squares   Levenberg-Marquardt on models whose Jacobian is one backward
 """
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
-SITES = ("maricopa", "uscrn", "pumping", "vauclin")
+SITES = ("maricopa", "uscrn", "pumping", "vauclin", "bromide", "capecod", "watson")
 
 
 def run_demo(site: str = "maricopa", output: str | Path | None = None, iterations: int | None = None) -> Path:
@@ -35,20 +40,9 @@ def run_demo(site: str = "maricopa", output: str | Path | None = None, iteration
         raise ValueError(f"iterations must not be negative, got {iterations}; 0 gives the prior soil only")
     folder = Path(output) if output is not None else Path("out") / f"demo-{site}"
     folder.mkdir(parents=True, exist_ok=True)
-    if site == "maricopa":
-        from dgpde.demos import maricopa
-
-        maricopa.run(folder, iterations)
-    elif site == "uscrn":
-        from dgpde.demos import uscrn
-
-        uscrn.run(folder, iterations)
-    elif site == "pumping":
-        from dgpde.demos import pumping
-
-        pumping.run(folder, iterations)
+    module = importlib.import_module(f"dgpde.demos.{site}")
+    if site == "vauclin":
+        module.run(folder)
     else:
-        from dgpde.demos import vauclin
-
-        vauclin.run(folder)
+        module.run(folder, iterations)
     return folder

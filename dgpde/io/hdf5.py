@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -178,16 +178,26 @@ def put_header(
     file: h5py.File, grid: Grid, times: Tensor, saved: Sequence[int], cells: Tensor | None = None
 ) -> None:
     """Format, grid and axes, and the cells that are kept when these are not all."""
-    from dgpde import __version__
-
-    file.attrs["format"] = FORMAT
-    file.attrs["format_version"] = FORMAT_VERSION
-    file.attrs["dgpde_version"] = __version__
-    file.attrs["status_text"] = [f"{code}: {text}" for code, text in STATUS_TEXT.items()]
+    put_format(file, FORMAT, FORMAT_VERSION, STATUS_TEXT)
     put(file, "time", AXES["time"], times)
     put(file, "saved", AXES["saved"], torch.tensor(saved, dtype=torch.int64))
     if cells is not None:
         put(file, "cells", AXES["cells"], cells)
+    put_grid(file, grid)
+
+
+def put_format(file: h5py.File, words: str, version: int, status_text: Mapping[int, str]) -> None:
+    """What the file holds, and what its status codes mean."""
+    from dgpde import __version__
+
+    file.attrs["format"] = words
+    file.attrs["format_version"] = version
+    file.attrs["dgpde_version"] = __version__
+    file.attrs["status_text"] = [f"{code}: {text}" for code, text in status_text.items()]
+
+
+def put_grid(file: h5py.File, grid: Grid) -> None:
+    """The group /grid."""
     group = file.create_group("grid")
     group.attrs["gravity"] = grid.gravity
     group.attrs["z_bottom"] = grid.z_bottom
@@ -308,26 +318,8 @@ def read_solution(path: str | Path, *, columns: Sequence[int] | slice | None = N
         FileNotFoundError: there is no such file; when an unfinished run is there, the message says so.
         ValueError: the file is not a solution of this format.
     """
-    source = Path(path)
-    if not source.exists():
-        parts = source.with_name(source.name + ".parts")
-        hint = "; its run is not finished: call Richards.resume" if parts.exists() else ""
-        raise FileNotFoundError(f"path {source} does not exist{hint}")
-    if not h5py.is_hdf5(source):
-        raise ValueError(f"path {source} is not an HDF5 file")
-    with h5py.File(source, "r") as file:
-        if file.attrs.get("format") != FORMAT:
-            raise ValueError(f"path {source} is an HDF5 file, but does not hold a {FORMAT}")
-        if file.attrs["format_version"] > FORMAT_VERSION:
-            raise ValueError(
-                f"path {source} has the format {file.attrs['format_version']}; update dgpde to read it"
-            )
-        grid = _grid(file["grid"])
-        if columns is not None and (grid.lateral or GROUPS["system"] in file):
-            raise ValueError(f"columns: path {source} holds one system of cells; read all of it")
-        pick = _pick(grid.n, columns)
-        if columns is not None:
-            grid = _grid(file["grid"], len(range(grid.n)[pick]) if isinstance(pick, slice) else len(pick))
+    with opened(path, FORMAT, FORMAT_VERSION) as file:
+        grid, pick = picked_grid(file, columns)
         cells = torch.from_numpy(file["cells"][...]) if "cells" in file else None
         values = {
             name: torch.from_numpy(np.asarray(file[name][..., pick]))
@@ -355,6 +347,45 @@ def read_solution(path: str | Path, *, columns: Sequence[int] | slice | None = N
     )
 
 
+def opened(path: str | Path, words: str, version: int) -> h5py.File:
+    """A file that is there and holds what it should, open for reading.
+
+    Raises:
+        FileNotFoundError: there is no such file; when an unfinished run is there, the message says so.
+        ValueError: the file is not one of this format.
+    """
+    source = Path(path)
+    if not source.exists():
+        parts = source.with_name(source.name + ".parts")
+        hint = "; its run is not finished: call Richards.resume" if parts.exists() else ""
+        raise FileNotFoundError(f"path {source} does not exist{hint}")
+    if not h5py.is_hdf5(source):
+        raise ValueError(f"path {source} is not an HDF5 file")
+    file = h5py.File(source, "r")
+    found, number = file.attrs.get("format"), file.attrs.get("format_version")
+    if found == words and number <= version:
+        return file
+    file.close()
+    if found != words:
+        raise ValueError(f"path {source} is an HDF5 file, but does not hold a {words}")
+    raise ValueError(f"path {source} has the format {number}; update dgpde to read it")
+
+
+def picked_grid(file: h5py.File, columns: Sequence[int] | slice | None) -> tuple[Grid, slice | list[int]]:
+    """The grid of a file with as many columns as are wanted, and what to index its datasets with.
+
+    Raises:
+        ValueError: some columns are wanted of a system of cells, or such that are not there.
+    """
+    grid = _grid(file["grid"])
+    if columns is None:
+        return grid, slice(None)
+    if grid.lateral or GROUPS["system"] in file:
+        raise ValueError(f"columns: path {file.filename} holds one system of cells; read all of it")
+    pick = _pick(grid.n, columns)
+    return _grid(file["grid"], len(range(grid.n)[pick]) if isinstance(pick, slice) else len(pick)), pick
+
+
 def _grid(group: h5py.Group, columns: int | None = None) -> Grid:
     """The grid of a file; of columns, as many as are wanted (None for all)."""
     dz, z_bottom = group["dz"][...], float(group.attrs["z_bottom"])
@@ -368,10 +399,8 @@ def _grid(group: h5py.Group, columns: int | None = None) -> Grid:
     return Grid([sizes.size for sizes in spacing], spacing, active, z_bottom=z_bottom, surface=surface)
 
 
-def _pick(count: int, columns: Sequence[int] | slice | None) -> slice | list[int]:
+def _pick(count: int, columns: Sequence[int] | slice) -> slice | list[int]:
     """What h5py is to be indexed with."""
-    if columns is None:
-        return slice(None)
     if isinstance(columns, slice):
         return columns
     indices = [int(column) for column in columns]

@@ -25,7 +25,7 @@ from dgpde.field import set_up_field
 from dgpde.frame import is_number
 from dgpde.io import hdf5
 from dgpde.io.parts import ColumnRun, Part, Parted, RunOfField
-from dgpde.io.xdmf import View, write_view, xdmf_beside
+from dgpde.io.xdmf import Shown, View, write_view, xdmf_beside
 from dgpde.kernels.column_flow.problem import Report
 from dgpde.options import SolveOptions
 from dgpde.progress import ProgressBar
@@ -164,11 +164,11 @@ def _join(run: Parted, target: Path, block: int) -> None:
         report = _report_so_far(target, count)
         assert report is not None
         hdf5.put_report(file, report)
-        names = [name for name in hdf5.STATE if name in file]
+        shown = [Shown(name, name) for name in hdf5.STATE if name in file]
         size, width = tuple(file["psi"].shape), file["psi"].dtype.itemsize
     if run.flow.grid.lateral:
         view = View(run.flow.grid, run.times[list(run.save)].tolist(), size, width, run.cells)
-        write_view(xdmf_beside(target), view, target.name, names)
+        write_view(xdmf_beside(target), view, target.name, shown)
     hdf5.publish(temporary, target)
     shutil.rmtree(_parts(target))
 

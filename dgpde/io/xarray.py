@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
-from dgpde.io.hdf5 import AXES, axis_values, field_quantities, grid_axes, report_quantities, trajectory
+from dgpde.grid import Grid
+from dgpde.io.hdf5 import (
+    AXES,
+    Quantity,
+    axis_values,
+    field_quantities,
+    grid_axes,
+    report_quantities,
+    trajectory,
+)
 from dgpde.solution import Solution
 
 if TYPE_CHECKING:
@@ -25,53 +36,69 @@ def to_xarray(solution: Solution) -> xarray.Dataset:
     Raises:
         ImportError: xarray is not installed.
     """
-    try:
-        import xarray
-    except ImportError as error:
-        raise ImportError("xarray is not installed; install dgpde[xarray], or write with to_hdf5") from error
-
     grid, report = solution.grid, solution.report()
     per_run = report_quantities(report)
     quantities = field_quantities(grid, solution.cells is not None) | per_run
     values = trajectory(solution, theta=True) | {name: getattr(report, name) for name in per_run}
-
-    def variable(name: str) -> tuple[tuple[str, ...], object, dict[str, str]]:
-        quantity = quantities[name]
-        attributes = {"units": quantity.units, "long_name": quantity.long_name}
-        return quantity.dims, values[name].detach().cpu().numpy(), attributes
-
-    variables = {name: variable(name) for name in values}
-    if grid.active is not None:
-        words = {"units": "1", "long_name": "whether a cell takes part"}
-        variables["active"] = (grid_axes(grid), grid.active.numpy(), words)
-    seconds = {"units": "s"}
-    times = solution.times.numpy()
-    return xarray.Dataset(
-        variables,
-        coords={
-            "time": ("time", times, seconds | {"long_name": "output times"}),
-            "saved_time": (
-                "saved_time",
-                solution.saved_times.numpy(),
-                seconds | {"long_name": "times of psi"},
-            ),
-            "interval": ("interval", times[:-1], seconds | {"long_name": "start of the interval"}),
-            "interval_end": ("interval", times[1:], seconds | {"long_name": "end of the interval"}),
-        }
-        | _places(solution),
+    variables: dict[str, Any] = {
+        name: (quantities[name].dims, value.detach().cpu().numpy(), attributes(quantities[name]))
+        for name, value in values.items()
+    }
+    saved = ("saved_time", solution.saved_times.numpy(), {"units": "s", "long_name": "times of psi"})
+    return xarray_module().Dataset(
+        variables | active(grid),
+        coords=times(solution.times) | {"saved_time": saved} | places(grid) | _kept(solution),
         attrs={"gravity": grid.gravity, "source": "dgpde"},
     )
 
 
-def _places(solution: Solution) -> dict[str, Any]:
-    """Coordinates of the cells: along each axis, and of the cells that were kept as ``cell_z``, ``cell_x``."""
-    grid = solution.grid
-    along = {name: value.numpy() for name, value in axis_values(grid).items() if name in ("z", "y", "x")}
-    words = {name: {"units": AXES[name].units, "long_name": AXES[name].long_name} for name in along}
-    found: dict[str, Any] = {name: (name, value, words[name]) for name, value in along.items()}
-    if solution.cells is not None:
-        cells = solution.cells.cpu().numpy()
-        found["cell"] = ("cell", cells, {"units": "1", "long_name": AXES["cells"].long_name})
-        for name, index in zip(grid_axes(grid), np.unravel_index(cells, grid.shape), strict=True):
-            found[f"cell_{name}"] = ("cell", along[name][index], words[name])
+def xarray_module() -> ModuleType:
+    """xarray, or an ImportError that says what to do."""
+    try:
+        import xarray
+    except ImportError as error:
+        raise ImportError("xarray is not installed; install dgpde[xarray], or write with to_hdf5") from error
+    module: ModuleType = xarray
+    return module
+
+
+def attributes(quantity: Quantity) -> dict[str, str]:
+    """Those of a variable."""
+    return {"units": quantity.units, "long_name": quantity.long_name}
+
+
+def times(seconds: Tensor) -> dict[str, Any]:
+    """Coordinates in time from the output times [T + 1]."""
+    values = seconds.numpy()
+    words = {"units": "s"}
+    return {
+        "time": ("time", values, words | {"long_name": "output times"}),
+        "interval": ("interval", values[:-1], words | {"long_name": "start of the interval"}),
+        "interval_end": ("interval", values[1:], words | {"long_name": "end of the interval"}),
+    }
+
+
+def places(grid: Grid) -> dict[str, Any]:
+    """Coordinates of the cells along each axis."""
+    along = {name: value for name, value in axis_values(grid).items() if name in ("z", "y", "x")}
+    return {name: (name, value.numpy(), attributes(AXES[name])) for name, value in along.items()}
+
+
+def active(grid: Grid) -> dict[str, Any]:
+    """The variable ``active`` where some cells take no part."""
+    if grid.active is None:
+        return {}
+    words = {"units": "1", "long_name": "whether a cell takes part"}
+    return {"active": (grid_axes(grid), grid.active.numpy(), words)}
+
+
+def _kept(solution: Solution) -> dict[str, Any]:
+    """Coordinates of the cells that were kept, ``cell_z``, ``cell_x``."""
+    if solution.cells is None:
+        return {}
+    grid, along = solution.grid, axis_values(solution.grid)
+    cells = solution.cells.cpu().numpy()
+    found: dict[str, Any] = {"cell": ("cell", cells, {"units": "1", "long_name": AXES["cells"].long_name})}
+    for name, index in zip(grid_axes(grid), np.unravel_index(cells, grid.shape), strict=True):
+        found[f"cell_{name}"] = ("cell", along[name].numpy()[index], attributes(AXES[name]))
     return found

@@ -26,14 +26,7 @@ from dgpde.solution import Solution
 
 def write_xdmf(path: str | Path, solution: Solution, *, theta: bool = True) -> None:
     """Write the XDMF file and the HDF5 file of a solution; arguments as for ``Solution.to_xdmf``."""
-    target = Path(path)
-    if not solution.grid.lateral:
-        raise ValueError("path: columns have no place in space for an XDMF file; write them with to_hdf5")
-    values = target.with_suffix(".h5")
-    if values == target:
-        raise ValueError(
-            f"path {target} is that of the HDF5 file; give the XDMF file another ending, as .xdmf"
-        )
+    target, values = beside(path, solution.grid)
     write_solution(values, solution, theta=theta)
     view = View(
         solution.grid,
@@ -42,7 +35,24 @@ def write_xdmf(path: str | Path, solution: Solution, *, theta: bool = True) -> N
         solution.psi.element_size(),
         solution.cells,
     )
-    write_view(target, view, values.name, STATE if theta else STATE[:1])
+    write_view(target, view, values.name, [Shown(name, name) for name in (STATE if theta else STATE[:1])])
+
+
+def beside(path: str | Path, grid: Grid) -> tuple[Path, Path]:
+    """The XDMF file and the HDF5 file of its values.
+
+    Raises:
+        ValueError: the grid is one of columns, or the path is that of the HDF5 file.
+    """
+    target = Path(path)
+    if not grid.lateral:
+        raise ValueError("path: columns have no place in space for an XDMF file; write them with to_hdf5")
+    values = target.with_suffix(".h5")
+    if values == target:
+        raise ValueError(
+            f"path {target} is that of the HDF5 file; give the XDMF file another ending, as .xdmf"
+        )
+    return target, values
 
 
 def xdmf_beside(path: Path) -> Path:
@@ -69,14 +79,23 @@ class View:
     cells: Tensor | None
 
 
-def write_view(target: Path, view: View, file: str, names: Sequence[str]) -> None:
-    """Write an XDMF file whose values are the datasets ``names`` of an HDF5 file."""
+@dataclass(frozen=True)
+class Shown:
+    """A scalar of the cells: its name, its dataset, and its place along the axes between time and space."""
+
+    name: str
+    dataset: str
+    within: tuple[int, ...] = ()
+
+
+def write_view(target: Path, view: View, file: str, shown: Sequence[Shown]) -> None:
+    """Write an XDMF file whose values are datasets of an HDF5 file."""
     root = Element("Xdmf", Version="3.0")
     series = SubElement(
         SubElement(root, "Domain"), "Grid", Name="dgpde", GridType="Collection", CollectionType="Temporal"
     )
     for row, time in enumerate(view.times):
-        _add_time(series, view, file, row, time, names)
+        _add_time(series, view, file, row, time, shown)
     ElementTree.indent(root)
     temporary = target.with_name(target.name + ".tmp")
     temporary.write_text(
@@ -85,7 +104,7 @@ def write_view(target: Path, view: View, file: str, names: Sequence[str]) -> Non
     publish(temporary, target)
 
 
-def _add_time(series: Element, view: View, file: str, row: int, time: float, names: Sequence[str]) -> None:
+def _add_time(series: Element, view: View, file: str, row: int, time: float, shown: Sequence[Shown]) -> None:
     """The grid of one saved time."""
     grid = SubElement(series, "Grid", Name=f"t{row}", GridType="Uniform")
     SubElement(grid, "Time", Value=repr(time))
@@ -95,20 +114,22 @@ def _add_time(series: Element, view: View, file: str, row: int, time: float, nam
     else:
         shape, centre = _add_points(grid, view.grid, view.cells), "Node"
     size, precision = view.size, str(view.width)
-    for name in names:
-        values = SubElement(grid, "Attribute", Name=name, AttributeType="Scalar", Center=centre)
+    for scalar in shown:
+        values = SubElement(grid, "Attribute", Name=scalar.name, AttributeType="Scalar", Center=centre)
         slab = SubElement(
             values, "DataItem", ItemType="HyperSlab", Dimensions=_words(shape), Type="HyperSlab"
         )
         # start, stride and count along the axes of the dataset
-        pick = [[row, *[0] * len(size[1:])], [1] * len(size), [1, *size[1:]]]
+        lead = [row, *scalar.within]
+        rest = size[len(lead) :]
+        pick = [[*lead, *[0] * len(rest)], [1] * len(size), [*[1] * len(lead), *rest]]
         rows = SubElement(
             slab, "DataItem", Dimensions=f"3 {len(size)}", Format="XML", NumberType="Int", Precision="8"
         )
         rows.text = " ".join(_words(line) for line in pick)
         SubElement(
             slab, "DataItem", Dimensions=_words(size), Format="HDF", NumberType="Float", Precision=precision
-        ).text = f"{file}:/{name}"
+        ).text = f"{file}:/{scalar.dataset}"
     if view.grid.active is not None and view.cells is None:
         values = SubElement(grid, "Attribute", Name="active", AttributeType="Scalar", Center=centre)
         SubElement(
