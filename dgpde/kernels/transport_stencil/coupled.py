@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dgpde.kernels.flow_stencil.problem import on_side
+from dgpde.kernels.flow_stencil.reference import before
 from dgpde.kernels.transport_stencil.cell import Cell, Species, Values
 from dgpde.kernels.transport_stencil.krylov import flexible_gmres
 from dgpde.kernels.transport_stencil.pieces import (
@@ -30,6 +31,8 @@ from dgpde.kernels.transport_stencil.step import HALVINGS, LOOSEST, MARGIN, NEWT
 from dgpde.kernels.transport_stencil.water import Water
 
 INNER = 1e-2  # relative residual of the solves that precondition
+STAGES, RISE, STAGE = 40, 4.0, 1e-2  # of a reaction that is turned on little by little
+LEFT = 0.1  # of a concentration that Newton's update would make negative
 
 
 class Between:
@@ -100,7 +103,27 @@ class System:
             if species.parent is not None:
                 self.joint[i, species.parent] -= cells[i].values["yield"] * self._lost(cells, species.parent)
         # what a solute loses by itself makes its own matrix stronger, what it gains would make it weaker
-        self.diagonal = [linear + self.joint[i, i].clamp(min=0.0) for i, linear in enumerate(self.linear)]
+        self.losing = self.joint.diagonal(dim1=0, dim2=1).movedim(-1, 0).clamp(min=0.0)
+        self.diagonal = [linear + one for linear, one in zip(self.linear, self.losing, strict=True)]
+        self._inside: Tensor | None = None
+
+    def inside(self) -> Tensor:
+        """D P^-1 of every cell, [S, S, nz, ny, nx]; P is J without what moves between cells.
+
+        J is about P D^-1 T: T holds for each solute its transport and what it loses by itself, D is T without what
+        moves between cells. With J = P - L, T = D - L what is left over is (P D^-1 - 1) L: 0 where nothing joins
+        solutes, and bounded however fast the reaction is.
+        """
+        if self._inside is None:
+            own = torch.stack(
+                [linear + self._scaled(i, _own(self.networks[i])) for i, linear in enumerate(self.linear)]
+            )
+            unit = torch.eye(len(own), dtype=own.dtype)[..., None, None, None]
+            block = (self.joint + unit * own).movedim((0, 1), (-2, -1))
+            inverse = torch.linalg.inv_ex(block)[0].movedim((-2, -1), (0, 1))
+            ratio = (own + self.losing)[:, None] * inverse
+            self._inside = torch.where(torch.isfinite(ratio).all(0).all(0), ratio, unit)
+        return self._inside
 
     def _lost(self, cells: list[Cell], number: int) -> Tensor:
         """Slope of what a parent loses by decay in its y, m3/s."""
@@ -141,7 +164,7 @@ class System:
         return torch.stack(own) + (self.joint * multiplier[:, None]).sum(0)
 
     def solve(self, rhs: Tensor, weight: Tensor, tolerance: float, transposed: bool) -> Solved:
-        """Solve with J or its transpose; each solute's own solve preconditions.
+        """Solve with J or its transpose; the cells by themselves and each solute's transport precondition.
 
         Args:
             rhs: [S, nz, ny, nx].
@@ -149,9 +172,9 @@ class System:
             tolerance: of the residual so weighted, relative.
             transposed: whether with the transpose.
         """
-        inner = 0
+        inner, inside = 0, self.inside()
 
-        def precondition(residual: Tensor) -> Tensor:
+        def transport(residual: Tensor) -> Tensor:
             nonlocal inner
             found = []
             for i, network in enumerate(self.networks):
@@ -166,9 +189,134 @@ class System:
                 found.append(solved.x if usable else one / self.diagonal[i])
             return torch.stack(found)
 
+        def precondition(residual: Tensor) -> Tensor:
+            if transposed:
+                return (inside * transport(residual)[:, None]).sum(0)
+            return transport((inside * residual).sum(1))
+
         apply = self.transposed if transposed else self.apply
         done = flexible_gmres(apply, precondition, rhs, weight[:, None, None, None], tolerance)
         return replace(done, iterations=done.iterations + inner)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Where Newton's method stands.
+
+    Attributes:
+        c, made, residual: [S, nz, ny, nx] concentrations, what the reaction makes of them and F there.
+        norms, scale: [S] of F, and of the terms that it is made of.
+    """
+
+    c: Tensor
+    made: Tensor
+    residual: Tensor
+    norms: Tensor
+    scale: Tensor
+
+    def within(self, tolerance: float) -> bool:
+        """Whether F of every solute is that small."""
+        return bool((self.norms <= tolerance * self.scale).all())
+
+    def size(self, scale: Tensor) -> float:
+        """Of F, each solute relative to a scale; solutes that are nowhere count nothing."""
+        return float(torch.linalg.vector_norm(torch.where(scale > 0.0, self.norms / scale, 0.0)))
+
+
+@dataclass
+class _Step:
+    """The nonlinear problem of a step, with a share ``strength`` of the reaction."""
+
+    stepper: CoupledStepper
+    networks: list[Network]
+    cells: list[Cell]
+    water: Water
+    mine: Values
+    strength: float
+    iterations: int = 0  # of its linear solves so far
+
+    def __post_init__(self) -> None:
+        self.slopes = [cell.slopes() for cell in self.cells]
+        self.linear = torch.stack([linear for linear, _ in self.slopes])
+
+    def at(self, c: Tensor) -> _Point:
+        """What there is at c."""
+        made = self.strength * self.stepper.reaction.made(c, self.water.theta, self.mine)
+        found, _ = self.stepper.residual(self.networks, self.cells, c, made)
+        known = self.linear * c - found
+        if self.stepper.geometry.active is not None:
+            known = torch.where(self.stepper.geometry.active, known, 0.0)
+        return _Point(c, made, found, _norms(found), _norms(known))
+
+    def moved(self, c: Tensor, update: Tensor) -> Tensor:
+        """c after an update of Newton."""
+        parts = zip(self.cells, self.slopes, c, update, strict=True)
+        return torch.stack([moved_by(cell, *pair, one, change) for cell, pair, one, change in parts])
+
+    def newton(self, c: Tensor, tolerance: float) -> _Point:
+        """Newton's method from c.
+
+        Raises:
+            StepFailure: it did not converge.
+        """
+        now, allowed, last = self.at(c), MARGIN * tolerance, math.inf
+        for _ in range(NEWTON):
+            if now.within(allowed):
+                return now
+            if not bool(torch.isfinite(now.norms).all()):
+                raise StepFailure(
+                    "its residual is not finite; the reaction's rate must be finite wherever Newton's method looks"
+                )
+            norm = now.size(now.scale)
+            slopes = self.strength * self.stepper.reaction.slopes(now.c, self.water.theta, self.mine)
+            system = System(self.stepper, self.networks, self.cells, now.c, slopes)
+            quick = min(LOOSEST, 0.5 * (norm / last) ** 2 if math.isfinite(last) else LOOSEST)
+            enough = min(max(0.5 * allowed / norm, quick), 0.5)
+            solved = system.solve(-now.residual, _weights(now.scale), enough, transposed=False)
+            self.iterations += solved.iterations
+            if not (solved.residual < 0.5 and bool(torch.isfinite(solved.x).all())):
+                raise StepFailure(
+                    f"the linear solve of its coupled solutes ended at a relative residual of {solved.residual:.3g}"
+                )
+            there = self.search(now, solved.x, allowed)
+            if there is None:
+                if now.within(tolerance):
+                    return now
+                raise StepFailure(
+                    f"Newton's method on all solutes found no smaller residual than {norm:.3g} of the terms that it is "
+                    f"made of, {tolerance:.3g} is asked for; a reaction that is fast within a step, or whose rate "
+                    "jumps, asks for shorter steps"
+                )
+            now, last = there, norm
+        raise StepFailure(f"Newton's method on all solutes did not converge in {NEWTON} iterations")
+
+    def search(self, now: _Point, update: Tensor, allowed: float) -> _Point | None:
+        """A point on the way of Newton's update with a smaller residual, the update halved as often as it needs.
+
+        Where a solute is used up the rate bends, and a straight line leads far beyond 0: with cells in which the
+        update would make a positive concentration negative, going only so far there that a tenth of it is left is
+        tried as well, with all solutes, so that what they make of each other stays in proportion.
+        """
+        share, best, least = 1.0, None, 1.0
+        for _ in range(HALVINGS):
+            trial = self.moved(now.c, share * update)
+            trials, below = [trial], (trial < 0.0) & (now.c > 0.0)
+            if bool(below.any()):
+                change = trial - now.c
+                part = torch.where(below, (LEFT - 1.0) * now.c / torch.where(below, change, 1.0), 1.0)
+                trials.append(now.c + part.amin(0) * change)
+            for c in trials:
+                there = self.at(c)
+                if there.within(allowed):
+                    return there
+                common = torch.maximum(now.scale, there.scale)
+                gain = there.size(common) / now.size(common)
+                if gain < least:  # false for what is not a number
+                    best, least = there, gain
+            if least <= 1.0 - 1e-4 * share:
+                break
+            share *= 0.5
+        return best
 
 
 class CoupledStepper(Stepper):
@@ -198,7 +346,7 @@ class CoupledStepper(Stepper):
             cells.append(self.cell(number, water, values[number], state, conductance, None))
         return networks, cells
 
-    def _residual(
+    def residual(
         self, networks: list[Network], cells: list[Cell], c: Tensor, made: Tensor
     ) -> tuple[Tensor, list[Values]]:
         """F [S, nz, ny, nx] kg/s, and the states that belong to c."""
@@ -223,8 +371,9 @@ class CoupledStepper(Stepper):
         """
         networks, cells = self._cells(water, values, state)
         mine = values[len(self.species)]
-        c, made, iterations = self._newton(networks, cells, water, mine)
-        _, states = self._residual(networks, cells, c, made)  # what was born, at the end
+        point, iterations = self._solve_all(networks, cells, water, mine)
+        c, made = point.c, point.made
+        _, states = self.residual(networks, cells, c, made)  # what was born, at the end
         after: State = {}
         sides: dict[str, list[Tensor]] = {}
         sums = []
@@ -246,77 +395,29 @@ class CoupledStepper(Stepper):
             carried,
         )
 
-    def _newton(
+    def _solve_all(
         self, networks: list[Network], cells: list[Cell], water: Water, mine: Values
-    ) -> tuple[Tensor, Tensor, int]:
-        """(c, what the reaction makes there, linear iterations), by Newton on all solutes from the state before."""
-        linear = torch.stack([cell.slopes()[0] for cell in cells])
-        weights = [cell.slopes()[1] for cell in cells]
+    ) -> tuple[_Point, int]:
+        """The end of a step and the linear iterations: Newton on all solutes from the state before.
 
-        def at(c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            """(made, F, norms of F, norms of the terms that F is made of; [S] each)."""
-            made = self.reaction.made(c, water.theta, mine)
-            found, _ = self._residual(networks, cells, c, made)
-            known = linear * c - found
-            if self.geometry.active is not None:
-                known = torch.where(self.geometry.active, known, 0.0)
-            return made, found, _norms(found), _norms(known)
-
-        def size(norms: Tensor, scale: Tensor) -> float:
-            """Of F, each solute relative to its scale; solutes that are nowhere count nothing."""
-            return float(torch.linalg.vector_norm(torch.where(scale > 0.0, norms / scale, 0.0)))
-
-        c = torch.stack([cell.old["c"] for cell in cells])
-        made, now, norms, scale = at(c)
-        allowed, iterations, before = MARGIN * self.tolerance, 0, math.inf
-        for _ in range(NEWTON):
-            if bool((norms <= allowed * scale).all()):
-                return c, made, iterations
-            if not bool(torch.isfinite(norms).all()):
-                raise StepFailure(
-                    "its residual is not finite; the reaction's rate must be finite wherever Newton's method looks"
-                )
-            norm = size(norms, scale)
-            system = System(self, networks, cells, c, self.reaction.slopes(c, water.theta, mine))
-            quick = min(LOOSEST, 0.5 * (norm / before) ** 2 if math.isfinite(before) else LOOSEST)
-            enough = min(max(0.5 * allowed / norm, quick), 0.5)
-            solved = system.solve(-now, _weights(scale), enough, transposed=False)
-            iterations += solved.iterations
-            if not (solved.residual < 0.5 and bool(torch.isfinite(solved.x).all())):
-                raise StepFailure(
-                    f"the linear solve of its coupled solutes ended at a relative residual of {solved.residual:.3g}"
-                )
-            share, best = 1.0, None
-            for _ in range(HALVINGS):
-                trial = torch.stack(
-                    [
-                        moved_by(cell, *pair, one, share * change)
-                        for cell, pair, one, change in zip(
-                            cells, zip(linear, weights, strict=True), c, solved.x, strict=True
-                        )
-                    ]
-                )
-                there = at(trial)
-                common = torch.maximum(scale, there[3])
-                gain = size(there[2], common) / size(norms, common)
-                gain = gain if math.isfinite(gain) else math.inf
-                if best is None or gain < best[0]:
-                    best = (gain, trial, there)
-                if gain <= 1.0 - 1e-4 * share or bool((there[2] <= allowed * there[3]).all()):
-                    break
-                share *= 0.5
-            assert best is not None
-            if not best[0] < 1.0:
-                if bool((norms <= self.tolerance * scale).all()):
-                    return c, made, iterations
-                raise StepFailure(
-                    f"Newton's method on all solutes found no smaller residual than {norm:.3g} of the terms that it is "
-                    f"made of, {self.tolerance:.3g} is asked for; a reaction that is fast within a step, or whose rate "
-                    "jumps, asks for shorter steps"
-                )
-            before = norm
-            _, c, (made, now, norms, scale) = best
-        raise StepFailure(f"Newton's method on all solutes did not converge in {NEWTON} iterations")
+        Where it comes to a stand the reaction is turned on little by little, each solution the start of the next.
+        """
+        c, done = torch.stack([cell.old["c"] for cell in cells]), 0.0
+        strength, iterations, failure = 1.0, 0, StepFailure()
+        for _ in range(STAGES):
+            tolerance = self.tolerance if strength == 1.0 else STAGE
+            problem = _Step(self, networks, cells, water, mine, strength)
+            try:
+                point = problem.newton(c, tolerance)
+            except StepFailure as stopped:
+                failure = stopped
+                strength = strength / RISE**2 if done == 0.0 else math.sqrt(done * strength)
+            else:
+                if strength == 1.0:
+                    return point, iterations + problem.iterations
+                c, done, strength = point.c, strength, min(1.0, RISE * strength)
+            iterations += problem.iterations
+        raise failure
 
     # -------------------------------------------------------------------------------------------------- adjoint
 
@@ -392,7 +493,7 @@ class CoupledStepper(Stepper):
 
 
 def _norms(value: Tensor) -> Tensor:
-    """Of each solute's, [S]."""
+    """Of each solute, [S]."""
     return torch.linalg.vector_norm(value.flatten(1), dim=1)
 
 
@@ -400,3 +501,14 @@ def _weights(scale: Tensor) -> Tensor:
     """One over the scale of each solute; over the largest where a solute is nowhere."""
     largest = scale.max()
     return 1.0 / torch.where(scale > 0.0, scale, torch.where(largest > 0.0, largest, 1.0))
+
+
+def _own(network: Network) -> Tensor:
+    """Diagonal of dN/dc without what is not upwind, [nz, ny, nx] m3/s."""
+    geometry, faces = network.geometry, network.faces
+    total = torch.zeros(geometry.shape, dtype=torch.float64)
+    for axis in geometry.axes:
+        flow, conductance = faces.flow[axis], faces.conductance[axis]
+        total = total + (-flow).clamp(min=0.0) + conductance
+        total = total + before(flow.clamp(min=0.0) + conductance, axis)
+    return total
