@@ -32,6 +32,7 @@ from dgpde.kernels.transport_stencil.water import Water
 
 INNER = 1e-2  # relative residual of the solves that precondition
 STAGES, RISE, STAGE = 40, 4.0, 1e-2  # of a reaction that is turned on little by little
+NEW = 10.0  # ratio of the terms of a solute from which on they are new
 LEFT = 0.1  # of a concentration that Newton's update would make negative
 
 
@@ -309,9 +310,13 @@ class _Step:
                 there = self.at(c)
                 if there.within(allowed):
                     return there
+                if not bool(torch.isfinite(there.norms).all()):
+                    continue
                 common = torch.maximum(now.scale, there.scale)
+                # what has just come into being is nothing to measure by
+                common = torch.where(there.scale > NEW * now.scale, common.max(), common)
                 gain = there.size(common) / now.size(common)
-                if gain < least:  # false for what is not a number
+                if gain < least:
                     best, least = there, gain
             if least <= 1.0 - 1e-4 * share:
                 break
@@ -482,6 +487,9 @@ class CoupledStepper(Stepper):
         if not transposed:
             size = _norms(torch.stack(system.linear) * c)
         weight = 1.0 / _weights(size) if transposed else _weights(size)
+        active, outside = self.geometry.active, rhs
+        if active is not None:
+            rhs = torch.where(active, rhs, 0.0)
         solved = system.solve(rhs, weight, self.tolerance, transposed)
         if not (solved.converged and bool(torch.isfinite(solved.x).all())):
             raise StepFailure(
@@ -489,7 +497,7 @@ class CoupledStepper(Stepper):
                 f"residual of {solved.residual:.3g} after {solved.iterations} iterations, {self.tolerance:.3g} was "
                 "asked for"
             )
-        return solved.x
+        return solved.x if active is None else torch.where(active, solved.x, outside)
 
 
 def _norms(value: Tensor) -> Tensor:

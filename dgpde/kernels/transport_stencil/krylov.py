@@ -5,6 +5,7 @@ Saad 1993, A flexible inner-outer preconditioned GMRES algorithm, SIAM J. Sci. C
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -54,26 +55,41 @@ def _cycle(
     norm = float(torch.linalg.vector_norm(first))
     basis, directions = first.new_empty(RESTART + 1, first.numel()), []
     basis[0] = first / norm
-    columns = first.new_zeros(RESTART + 1, RESTART)
-    weights, used = first.new_zeros(0), 0
-    target = first.new_zeros(RESTART + 1)
-    target[0] = norm
+    triangle: list[list[float]] = []  # columns of R
+    turns: list[tuple[float, float]] = []  # cosines and sines of the rotations that make it
+    target = [norm]
     for k in range(RESTART):
         direction = precondition(basis[k].view_as(residual) / weight)
         image = (weight * apply(direction)).flatten()
         before = float(torch.linalg.vector_norm(image))
+        column = [0.0] * (k + 1)
         for _ in range(2):  # once more, against round-off
-            share = basis[: k + 1] @ image
-            image = image - share @ basis[: k + 1]
-            columns[: k + 1, k] += share
+            # no BLAS: the order of its sums may change from run to run, and with it the last bits
+            shares_of = (basis[: k + 1] * image).sum(1)
+            image = image - (shares_of[:, None] * basis[: k + 1]).sum(0)
+            column = [have + more for have, more in zip(column, shares_of.tolist(), strict=True)]
         length = float(torch.linalg.vector_norm(image))
-        columns[k + 1, k] = length
+        for i, (cosine, sine) in enumerate(turns):
+            upper, lower = column[i], column[i + 1]
+            column[i], column[i + 1] = cosine * upper + sine * lower, cosine * lower - sine * upper
+        size = math.hypot(column[k], length)
+        if size == 0.0 or not math.isfinite(size):
+            break
+        cosine, sine = column[k] / size, length / size
+        turns.append((cosine, sine))
+        triangle.append([*column[:k], size])
+        target[k:] = [cosine * target[k], -sine * target[k]]
         directions.append(direction)
-        used = k + 1
-        weights = torch.linalg.lstsq(columns[: k + 2, :used], target[: k + 2, None]).solution[:, 0]
-        left = float(torch.linalg.vector_norm(target[: k + 2] - columns[: k + 2, :used] @ weights))
-        if not left > 0.5 * tolerance * norm or not length > 1e-15 * before:
+        if not abs(target[-1]) > 0.5 * tolerance * norm or not length > 1e-15 * before:
             break
         basis[k + 1] = image / length
-    update = sum((w * d for w, d in zip(weights, directions, strict=True)), torch.zeros_like(residual))
-    return update, used
+    update = torch.zeros_like(residual)
+    shares: list[float] = []
+    for i in reversed(range(len(triangle))):
+        rest = sum(
+            triangle[j][i] * share for j, share in zip(range(i + 1, len(triangle)), shares, strict=True)
+        )
+        shares.insert(0, (target[i] - rest) / triangle[i][i])
+    for share, direction in zip(shares, directions, strict=True):
+        update = update + share * direction
+    return update, len(directions)

@@ -77,8 +77,6 @@ def _changes(
     c, mine = torch.stack([after[f"{number}.c"] for number in range(count)]), values[count]
     moving = dots[1][count] | ({"theta": dots[0]["theta"]} if "theta" in dots[0] else {})
     rhs = torch.stack(right) + stepper.reaction.push(c, water.theta, mine, moving)
-    if stepper.geometry.active is not None:
-        rhs = torch.where(stepper.geometry.active, rhs, 0.0)
     slopes = stepper.reaction.slopes(c, water.theta, mine)
     system = System(stepper, [network for network, _ in ends], [cell for _, cell in ends], c, slopes)
     y = stepper.solve_all(system, rhs, c, transposed=False)
