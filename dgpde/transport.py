@@ -88,8 +88,9 @@ class Transport:
     ) -> TransportSolution:
         """Carry the solutes along a flow run, on its accepted steps, or along a steady flow. Differentiable.
 
-        In columns a run of which no gradient was asked is computed once more, to walk its steps; and the backward
-        sweep walks the flow's adjoint with it, so that one ``backward`` reaches the soil.
+        A run of which no gradient was asked has kept no history: it is computed once more, to walk its steps, where the
+        transport asks for gradients (in columns always). The backward sweep walks the flow's adjoint with it, so that
+        one ``backward`` reaches the soil.
 
         Args:
             c0: initial concentration of the water [kg/m3]; what broadcasts to ``grid.shape`` (a list of solutes:

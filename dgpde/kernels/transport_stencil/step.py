@@ -1,4 +1,4 @@
-"""One implicit step of all solutes on any backend: its solve, its adjoint and its tangent (README.md, 3 to 5)."""
+"""One implicit step of all solutes on any backend: its solve, its adjoint and its tangent (README.md, 2 and 3)."""
 
 from __future__ import annotations
 
