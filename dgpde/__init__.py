@@ -22,6 +22,7 @@ from dgpde.errors import SolveError
 from dgpde.grid import Grid
 from dgpde.options import SolveOptions
 from dgpde.parameter_net import ParameterNet, Range
+from dgpde.reaction import Monod, Reaction
 from dgpde.richards import Richards
 from dgpde.series import Series
 from dgpde.soil import (
@@ -75,12 +76,14 @@ __all__ = [
     "Langmuir",
     "Linear",
     "ModuleSoil",
+    "Monod",
     "NeuralSoil",
     "NoFlow",
     "ParameterNet",
     "PetersDurnerIden",
     "Plan",
     "Range",
+    "Reaction",
     "Richards",
     "River",
     "RootUptake",

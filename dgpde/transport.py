@@ -12,6 +12,7 @@ from dgpde.errors import failure
 from dgpde.frame import ANY, NOT_NEGATIVE, Frame, Stored, common_type, is_number, store, tensor_of
 from dgpde.grid import SIDES, Grid
 from dgpde.options import SolveOptions
+from dgpde.reaction import Reaction
 from dgpde.series import Value
 from dgpde.solute import Freundlich, Langmuir, Solute
 from dgpde.solution import Solution
@@ -38,6 +39,8 @@ class Transport:
         scheme: of advection: "upwind" (default; first order, positive), "central" (second order, may oscillate where
             grid Peclet numbers exceed 2: then it warns) or "tvd" (van Leer's limiter; positive and bounded).
         cross_terms: in sections and domains, the whole dispersion tensor instead of its diagonal; default False.
+        reaction: what the solutes make of each other, a ``Reaction``; default None. Columns then need a
+            ``SteadyFlow`` or a flow run with ``Richards(..., engine="field")``, whose columns share their steps.
 
     Raises:
         TypeError, ValueError: the message starts with the name of the argument.
@@ -50,6 +53,7 @@ class Transport:
         boundaries: Boundaries | None = None,
         scheme: str = "upwind",
         cross_terms: bool = False,
+        reaction: Reaction | None = None,
     ) -> None:
         if not isinstance(grid, Grid):
             raise TypeError(f"grid must be a Grid, not {type(grid).__name__}")
@@ -60,6 +64,10 @@ class Transport:
         if cross_terms and not grid.lateral:
             raise ValueError("cross_terms has no meaning for columns, whose water moves along z only")
         kinds = _check_solutes(solutes)
+        if reaction is not None:
+            if not isinstance(reaction, Reaction):
+                raise TypeError(f"reaction must be a Reaction or None, not {type(reaction).__name__}")
+            reaction.check([solute.name for solute in kinds])
         self.grid = grid
         self.words = TransportWords(
             grid=grid,
@@ -68,6 +76,7 @@ class Transport:
             boundaries=_check_boundaries(boundaries, grid, kinds),
             scheme=scheme,
             cross_terms=cross_terms,
+            reaction=reaction,
         )
 
     def solve(
@@ -79,8 +88,9 @@ class Transport:
     ) -> TransportSolution:
         """Carry the solutes along a flow run, on its accepted steps, or along a steady flow. Differentiable.
 
-        In columns a run of which no gradient was asked is computed once more, to walk its steps; and the backward
-        sweep walks the flow's adjoint with it, so that one ``backward`` reaches the soil.
+        A run of which no gradient was asked has kept no history: it is computed once more, to walk its steps, where the
+        transport asks for gradients (in columns always). The backward sweep walks the flow's adjoint with it, so that
+        one ``backward`` reaches the soil.
 
         Args:
             c0: initial concentration of the water [kg/m3]; what broadcasts to ``grid.shape`` (a list of solutes:
@@ -96,7 +106,17 @@ class Transport:
             SolveError: a step could not be solved and ``options.on_failure`` is "raise".
         """
         setup = self.set_up(c0, flow, times, options)
-        if self.grid.lateral or (isinstance(flow, Solution) and flow.field_run is not None):
+        rides = isinstance(flow, Solution) and flow.field_run is not None
+        if (
+            self.words.reaction is not None
+            and isinstance(flow, Solution)
+            and not (self.grid.lateral or rides)
+        ):
+            raise ValueError(
+                "reaction joins the solutes on the field engine, and flow is a run of the column engine, whose columns "
+                'take steps of their own: run the flow with Richards(..., engine="field")'
+            )
+        if self.grid.lateral or rides or self.words.reaction is not None:
             from dgpde.transport_field import solve_field_transport
 
             return solve_field_transport(setup)
@@ -155,6 +175,8 @@ class Transport:
             dtype, device = flow.psi.dtype, flow.psi.device
         else:
             dtype, device = common_type(tensors)
+        if words.reaction is not None:  # networks are cast to the type of the run, and have no say in it
+            tensors += list(words.reaction.tensors())
         for name, tensor in tensors:
             if not is_number(tensor) and tensor.device != device:
                 raise ValueError(

@@ -16,6 +16,7 @@ from dgpde.kernels.node import as_node, is_tracked
 from dgpde.kernels.transport_stencil.cell import Species, Values
 from dgpde.kernels.transport_stencil.function import choose_network
 from dgpde.kernels.transport_stencil.problem import Geometry
+from dgpde.kernels.transport_stencil.reaction import FEATURES, PointRate
 from dgpde.solute import Solute
 from dgpde.solution import Solution
 from dgpde.steady_flow import SteadyFlow
@@ -123,6 +124,13 @@ def set_up_field_transport(setup: TransportSetup) -> tuple[TransportRun, Values]
         species.append(kind)
         names.append(tuple(mine))
         inputs |= {f"{number}.{name}": value for name, value in mine.items()}
+    reaction = None
+    if words.reaction is not None:
+        reaction, mine = point_rate(setup, geometry)
+        theta = flow.theta[0].reshape(shape) if isinstance(flow, Solution) else water["theta"]
+        reaction.check(inputs["c0"].detach(), theta.detach(), {k: v.detach() for k, v in mine.items()})
+        names.append(tuple(mine))
+        inputs |= {f"{len(species)}.{name}": value for name, value in mine.items()}
     run = TransportRun(
         geometry=geometry,
         species=tuple(species),
@@ -131,8 +139,32 @@ def set_up_field_transport(setup: TransportSetup) -> tuple[TransportRun, Values]
         values=tuple(names),
         options=setup.options,
         make_engine=make_engine,
+        reaction=reaction,
     )
     return run, inputs
+
+
+def point_rate(setup: TransportSetup, geometry: Geometry) -> tuple[PointRate, Values]:
+    """The reaction as the kernel calls it, and its tensors by the kernel's names."""
+    words, frame = setup.words, setup.frame
+    assert words.reaction is not None
+    function = words.reaction.function(words.names, words.single, frame.dtype)
+    given = words.reaction.inputs(frame)
+    shape, count = words.grid.shape, len(words.solutes)
+    short = {name: FEATURES if name == FEATURES else f"w{k}" for k, name in enumerate(given)}
+
+    def call(c: Tensor, theta: Tensor, values: Values) -> Tensor:
+        own = {
+            name: values[key].reshape(-1, *shape) if key == FEATURES else values[key]
+            for name, key in short.items()
+        }
+        return function(c.reshape(count, *shape), theta.reshape(shape), own)
+
+    tensors = {
+        short[name]: value.reshape(-1, *geometry.shape) if name == FEATURES else value
+        for name, value in given.items()
+    }
+    return PointRate(call, geometry.volume, geometry.active), tensors
 
 
 def _species(

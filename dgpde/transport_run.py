@@ -11,9 +11,11 @@ from torch import Tensor
 from dgpde.checkpoint import Checkpoint, StateStore
 from dgpde.errors import SolveError
 from dgpde.kernels.transport_stencil.cell import Species, Values, isotherm
-from dgpde.kernels.transport_stencil.pieces import State, pushed_values
+from dgpde.kernels.transport_stencil.coupled import CoupledStepper
+from dgpde.kernels.transport_stencil.pieces import State, StepFailure, pushed_values
 from dgpde.kernels.transport_stencil.problem import Geometry
-from dgpde.kernels.transport_stencil.step import MakeNetwork, StepFailure, Stepper
+from dgpde.kernels.transport_stencil.reaction import PointRate
+from dgpde.kernels.transport_stencil.step import MakeNetwork, Stepper
 from dgpde.kernels.transport_stencil.tangent import tangent as step_tangent
 from dgpde.kernels.transport_stencil.water import Water
 from dgpde.options import SolveOptions
@@ -46,9 +48,10 @@ class TransportRun:
         geometry, species: what is solved.
         times: [T + 1] s.
         ride: what carries the solutes.
-        values: names of the numbers of each solute.
+        values: names of the numbers of each solute; behind them those of the tensors of the reaction, if there is one.
         options: tolerances, checkpoints.
         make_engine: of the backend, once for each solute.
+        reaction: what joins the solutes, or None.
     """
 
     geometry: Geometry
@@ -58,6 +61,7 @@ class TransportRun:
     values: tuple[tuple[str, ...], ...]
     options: SolveOptions
     make_engine: Callable[[Geometry], MakeNetwork]
+    reaction: PointRate | None = None
     account: TransportAccount = field(default_factory=TransportAccount)
 
     def __post_init__(self) -> None:
@@ -90,7 +94,10 @@ class TransportRun:
 
     def _stepper(self) -> Stepper:
         engines = [self.make_engine(self.geometry) for _ in self.species]
-        return Stepper(self.geometry, self.species, engines, self.options.linear_tolerance)
+        tolerance = self.options.linear_tolerance
+        if self.reaction is None:
+            return Stepper(self.geometry, self.species, engines, tolerance)
+        return CoupledStepper(self.geometry, self.species, engines, tolerance, self.reaction)
 
     def _values(self, inputs: Values, interval: int) -> list[Values]:
         """The numbers of each solute in an interval."""
@@ -111,8 +118,9 @@ class TransportRun:
     def _start(self, inputs: Values) -> State:
         """The states at the start: equilibrium with c0."""
         state: State = {}
-        for i, (species, values) in enumerate(zip(self.species, self._values(inputs, 0), strict=True)):
-            c = inputs["c0"][i]
+        numbers = self._values(inputs, 0)
+        for i, species in enumerate(self.species):
+            c, values = inputs["c0"][i], numbers[i]
             state[f"{i}.c"] = c
             if species.sorption:
                 state[f"{i}.sorbed"] = isotherm(species.sorption, values, c).expand_as(c)

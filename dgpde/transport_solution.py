@@ -45,7 +45,7 @@ class TransportSolution:
 
     ``(solutes,)`` below is there when ``Transport`` was given a list of solutes, with their number, and absent when it
     was given one ``Solute``. After the time at which a column failed (only with ``on_failure="return"``) its values
-    are NaN. Differentiable are concentration, sorbed, immobile, solute_flux and what follows from them.
+    are NaN. Differentiable are concentration, solute_flux and what follows from them.
 
     Attributes:
         grid: the grid.
@@ -54,7 +54,8 @@ class TransportSolution:
         concentration: [T + 1, (solutes,) *grid.shape] of the (mobile) water, kg/m3.
         solute_flux: for every side of the grid, [T, (solutes,) *side] kg m-2 s-1: means over each interval, positive
             into the domain.
-        mass: what the water and the solid hold at the output times.
+        mass: what the water and the solid hold at the output times; no gradient flows through it (sum the
+            concentrations for one).
         mass_balance_error: [(solutes,) n] |change of mass - what went in and out and reacted| / what moved; for
             sections and domains [(solutes,) 1].
         mass_moved: [(solutes,) n] sum of the magnitudes of all exchanges [kg/m2].

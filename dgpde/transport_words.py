@@ -10,6 +10,7 @@ from torch import Tensor
 from dgpde.frame import Frame
 from dgpde.grid import Grid
 from dgpde.options import SolveOptions
+from dgpde.reaction import Reaction
 from dgpde.solute import Solute
 from dgpde.solution import Solution
 from dgpde.steady_flow import SteadyFlow
@@ -26,6 +27,7 @@ class TransportWords:
     boundaries: dict[str, dict[str, SoluteBoundary]]  # by solute, then for every side of the grid
     scheme: str
     cross_terms: bool
+    reaction: Reaction | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -61,6 +61,7 @@ def run(
     sorbs: str | None = None,
     every: int | None = None,
     backend: str | None = None,
+    reaction: dgpde.Reaction | None = None,
 ) -> TransportSolution:
     """A storm and what follows it, with a parent and its daughter."""
     # steps of 700 s where they fit and shorter ones where not: their length varies
@@ -119,6 +120,7 @@ def run(
         {"top": InflowConcentration(p["c_top"]), "east": Concentration(0.3), "bottom": ZeroGradient()},
         scheme=scheme,
         cross_terms=cross_terms,
+        reaction=reaction,
     )
     return transport.solve(p["c0"], flow, options=options)
 

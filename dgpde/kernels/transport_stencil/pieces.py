@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +15,48 @@ from dgpde.kernels.transport_stencil.problem import Network
 from dgpde.kernels.transport_stencil.water import Water
 
 State = dict[str, Tensor]  # "<number of the solute>.c", ".sorbed", ".immobile"
+
+
+class StepFailure(Exception):
+    """A step, its adjoint or its tangent did not come to an end; the message says why."""
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """The end of a step.
+
+    Attributes:
+        state: after it.
+        sides: by side, mass into the domain, [S, *side] kg/s.
+        iterations: of all linear solves.
+        reacted: [S] kg/s that production, decay of the parent and its own, and sources add in all cells.
+        moved: [S] kg/s, the magnitudes of all exchanges.
+        carried: [S] kg/s, c times what the water's step leaves unbalanced.
+    """
+
+    state: State
+    sides: Values
+    iterations: int
+    reacted: Tensor
+    moved: Tensor
+    carried: Tensor
+
+
+@dataclass
+class Pulled:
+    """What an adjoint of a step has found so far.
+
+    Attributes:
+        bars: cotangents of the states at the end, to which a daughter's decay adds.
+        before: of the states before.
+        values: of the values of each solute.
+        water: of ``Water.named()``.
+    """
+
+    bars: State
+    before: State
+    values: list[Values]
+    water: Values
 
 
 def identical(one: tuple[Tensor, ...], two: tuple[Tensor, ...]) -> bool:

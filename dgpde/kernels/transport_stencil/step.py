@@ -1,4 +1,4 @@
-"""One implicit step of all solutes on any backend: its solve, its adjoint and its tangent (README.md, 3 to 5)."""
+"""One implicit step of all solutes on any backend: its solve, its adjoint and its tangent (README.md, 2 and 3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from dgpde.kernels.flow_stencil.problem import AXES, on_side
 from dgpde.kernels.transport_stencil.cell import Cell, Species, Values
 from dgpde.kernels.transport_stencil.dispersion import Dispersion, disperse, disperse_sides
 from dgpde.kernels.transport_stencil.pieces import (
+    Pulled,
     State,
+    StepFailure,
+    Stepped,
     add_to,
     balance,
     column_slopes,
@@ -38,31 +41,6 @@ DISPERSION = (
 )
 MARGIN = 1e-2  # a step ends this far below the tolerance of its linear solves, since what it leaves is mass
 NEWTON, HALVINGS, LOOSEST = 60, 6, 1e-2
-
-
-class StepFailure(Exception):
-    """A step, its adjoint or its tangent did not come to an end; the message says why."""
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """The end of a step.
-
-    Attributes:
-        state: after it.
-        sides: by side, mass into the domain, [S, *side] kg/s.
-        iterations: of all linear solves.
-        reacted: [S] kg/s that production, decay of the parent and its own, and sources add in all cells.
-        moved: [S] kg/s, the magnitudes of all exchanges.
-        carried: [S] kg/s, c times what the water's step leaves unbalanced.
-    """
-
-    state: State
-    sides: Values
-    iterations: int
-    reacted: Tensor
-    moved: Tensor
-    carried: Tensor
 
 
 MakeNetwork = Callable[[Faces], Network]
@@ -182,15 +160,17 @@ class Stepper:
         self, network: Network, cell: Cell, c: Tensor, linear: Tensor, weight: Tensor | None
     ) -> Tensor | None:
         """Hand the Jacobian at c to the solver, ``Cell.slopes`` given; returns the factors of its columns."""
-        column = None
-        if weight is not None:
-            column = columns(cell, linear, weight, c)
-        key = (linear, column, c if self.geometry.scheme == "tvd" else None)
+        column = None if weight is None else columns(cell, linear, weight, c)
+        self.hand(network, linear, column, c)
+        return column
+
+    def hand(self, network: Network, diagonal: Tensor, column: Tensor | None, c: Tensor) -> None:
+        """``Network.setup``, unless the solver has that matrix."""
+        key = (diagonal, column, c if self.geometry.scheme == "tvd" else None)
         held = getattr(network, "held", None)
         if held is None or not equal(held, key):
-            network.setup(linear, column, c)
+            network.setup(diagonal, column, c)
             network.held = key  # type: ignore[attr-defined]
-        return column
 
     # -------------------------------------------------------------------------------------------------- forward
 
@@ -315,81 +295,128 @@ class Stepper:
         Raises:
             StepFailure: a transposed solve did not converge.
         """
-        bars = dict(bars)
-        before: State = {}
-        value_bars: list[Values] = [{} for _ in self.species]
-        water_bars: Values = {}
+        found = Pulled(dict(bars), {}, [{} for _ in values], {})
         for number in reversed(range(len(self.species))):
-            species, mine = self.species[number], values[number]
-            network, conductance = self.network(number, water, mine)
+            network, cell = self.after(number, water, values, state, after)
             c = after[f"{number}.c"]
-            parent = None if species.parent is None else self._parent(number, water, values, state)
-            born = None
-            if parent is not None:
-                assert species.parent is not None
-                born = parent.decayed(of_solute(after, species.parent, parent.species.states))
-            cell = self.cell(number, water, mine, state, conductance, born)
-            seeds = {side: side_bars[side][number] for side in species.sides if side in side_bars}
-            multiplier = self._multiplier(
-                network,
-                cell,
-                c,
-                of_solute(bars, number, species.states),
-                seeds,
-                None if guess is None else guess.get(number),
-            )
+            linear, weight = cell.slopes()
+            column = self.set_up(network, cell, c, linear, weight)
+            load = self.load(number, cell, c, found.bars, side_bars, (linear, weight, column))
+            start = None if guess is None else guess.get(number)
+            multiplier = self.solve_linear(network, load, start, transposed=True)
             if guess is not None:
                 guess[number] = multiplier
-            face_bars = network.pull(multiplier, c)
-            self._pend(number, face_bars)
-            # everything but c itself, whose derivative the multiplier has made 0
-            leaves = leaves_of(
-                (self._water_leaves(water) if self.wants_water else {})
-                | {f"value.{k}": v for k, v in mine.items() if self._wants(number, k)}
-                | {f"state.{k}": state[f"{number}.{k}"] for k in species.states}
-                | {f"conductance.{k}": v for k, v in conductance.items() if k in species.sides}
-                | ({} if born is None else {"born": born})
-            )
-            with torch.enable_grad():
-                inner = water.with_values(
-                    {k: leaves.get(f"water.{k}", value) for k, value in water.named().items()}
-                )
-                numbers = {k: leaves.get(f"value.{k}", value) for k, value in mine.items()}
-                states = {f"{number}.{k}": leaves[f"state.{k}"] for k in species.states}
-                on_sides = {k: leaves.get(f"conductance.{k}", value) for k, value in conductance.items()}
-                live = self.cell(number, inner, numbers, states, on_sides, leaves.get("born"))
-                ends = live.states(c)
-                total = -(multiplier * live.residual(c, ends)).sum()
-                for name in species.states:
-                    bar = bars.get(f"{number}.{name}")
-                    if name != "c" and bar is not None:
-                        total = total + (bar * ends[name]).sum()
-                for side, seed in seeds.items():
-                    total = total + (seed * live.side(side, on_side(c, side))[0]).sum()
-                found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-            by_name = dict(zip(leaves, found, strict=True))
-            for name, gradient in by_name.items():
-                if gradient is None:
-                    continue
-                kind, _, rest = name.partition(".")
-                if kind == "water":
-                    add_to(water_bars, rest, gradient)
-                elif kind == "value":
-                    add_to(value_bars[number], rest, gradient)
-                elif kind == "state":
-                    before[f"{number}.{rest}"] = gradient
-                elif kind == "conductance":
-                    add_to(self._pending[number], f"side.{rest}", gradient)
-            for axis, gradient in face_bars.flow.items():
-                add_to(water_bars, f"flow_{AXES[axis]}", gradient)
-            if self.geometry.active is not None:  # c of a cell that takes no part stays as it is
-                key = f"{number}.c"
-                before[key] = torch.where(self.geometry.active, before[key], multiplier)
-            if parent is not None and by_name["born"] is not None:
-                self._pull_decay(number, parent, after, by_name["born"], bars, value_bars, water_bars, values)
+            self.pull(number, multiplier, (water, values, state, after), (network, cell), side_bars, found)
         if not self.lasting:
-            self.flush(water, values, value_bars, water_bars)
-        return before, value_bars, water_bars
+            self.flush(water, values, found.values, found.water)
+        return found.before, found.values, found.water
+
+    def after(
+        self, number: int, water: Water, values: list[Values], state: State, after: State
+    ) -> tuple[Network, Cell]:
+        """The network and the cells of one solute at the end of a step that was solved."""
+        species, mine = self.species[number], values[number]
+        network, conductance = self.network(number, water, mine)
+        born = None
+        if species.parent is not None:
+            parent = self._parent(number, water, values, state)
+            born = parent.decayed(of_solute(after, species.parent, parent.species.states))
+        return network, self.cell(number, water, mine, state, conductance, born)
+
+    def load(
+        self,
+        number: int,
+        cell: Cell,
+        c: Tensor,
+        bars: State,
+        side_bars: Values,
+        slopes: tuple[Tensor, Tensor | None, Tensor | None],
+    ) -> Tensor:
+        """The right side of one solute's transposed system, ``slopes`` as ``Cell.slopes`` and the columns' factors."""
+        linear, weight, column = slopes
+        mine = of_solute(bars, number, cell.species.states)
+        load = mine["c"].clone() if "c" in mine else torch.zeros_like(c)
+        for side in cell.species.sides:
+            if side in side_bars:
+                on_side(load, side).add_(side_bars[side][number] * cell.side_slope(side))
+        if "immobile" in mine:
+            load += cell.standing()[0] * mine["immobile"]
+        kept = cell.kept()[0] if cell.species.sorption else 1.0
+        if column is not None:
+            load = load * column
+            if "sorbed" in mine:
+                assert weight is not None
+                load += kept * mine["sorbed"] * column_slopes(cell, linear, weight, c)
+        elif "sorbed" in mine:
+            load += kept * cell.values["k_d"] * mine["sorbed"]
+        return load
+
+    def pull(
+        self,
+        number: int,
+        multiplier: Tensor,
+        step: tuple[Water, list[Values], State, State],
+        at: tuple[Network, Cell],
+        side_bars: Values,
+        found: Pulled,
+    ) -> None:
+        """Add what one solute's multiplier hands to everything but the concentrations at the end of the step.
+
+        ``step``: water, values, state, after; ``at``: what ``after`` returns.
+        """
+        water, values, state, after = step
+        network, cell = at
+        species, mine, c = self.species[number], values[number], after[f"{number}.c"]
+        conductance, born = cell.conductance, cell.born
+        face_bars = network.pull(multiplier, c)
+        self._pend(number, face_bars)
+        # everything but c itself, whose derivative the multiplier has made 0
+        leaves = leaves_of(
+            (self._water_leaves(water) if self.wants_water else {})
+            | {f"value.{k}": v for k, v in mine.items() if self._wants(number, k)}
+            | {f"state.{k}": state[f"{number}.{k}"] for k in species.states}
+            | {f"conductance.{k}": v for k, v in conductance.items() if k in species.sides}
+            | ({} if born is None else {"born": born})
+        )
+        with torch.enable_grad():
+            inner = water.with_values(
+                {k: leaves.get(f"water.{k}", value) for k, value in water.named().items()}
+            )
+            numbers = {k: leaves.get(f"value.{k}", value) for k, value in mine.items()}
+            states = {f"{number}.{k}": leaves[f"state.{k}"] for k in species.states}
+            on_sides = {k: leaves.get(f"conductance.{k}", value) for k, value in conductance.items()}
+            live = self.cell(number, inner, numbers, states, on_sides, leaves.get("born"))
+            ends = live.states(c)
+            total = -(multiplier * live.residual(c, ends)).sum()
+            for name in species.states:
+                bar = found.bars.get(f"{number}.{name}")
+                if name != "c" and bar is not None:
+                    total = total + (bar * ends[name]).sum()
+            for side in species.sides:
+                if side in side_bars:
+                    mass = live.side(side, on_side(c, side))[0]
+                    total = total + (side_bars[side][number] * mass).sum()
+            gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+        by_name = dict(zip(leaves, gradients, strict=True))
+        for name, gradient in by_name.items():
+            if gradient is None:
+                continue
+            kind, _, rest = name.partition(".")
+            if kind == "water":
+                add_to(found.water, rest, gradient)
+            elif kind == "value":
+                add_to(found.values[number], rest, gradient)
+            elif kind == "state":
+                found.before[f"{number}.{rest}"] = gradient
+            elif kind == "conductance":
+                add_to(self._pending[number], f"side.{rest}", gradient)
+        for axis, gradient in face_bars.flow.items():
+            add_to(found.water, f"flow_{AXES[axis]}", gradient)
+        if self.geometry.active is not None:  # c of a cell that takes no part stays as it is
+            key = f"{number}.c"
+            found.before[key] = torch.where(self.geometry.active, found.before[key], multiplier)
+        if born is not None and by_name["born"] is not None:
+            self._pull_decay(number, (water, values, state, after), by_name["born"], found)
 
     def _wants(self, number: int, name: str) -> bool:
         return self.wanted is None or name in self.wanted[number]
@@ -441,19 +468,13 @@ class Stepper:
         return self.cell(parent, water, values[parent], state, {}, None)
 
     def _pull_decay(
-        self,
-        number: int,
-        parent: Cell,
-        after: State,
-        bar: Tensor,
-        bars: State,
-        value_bars: list[Values],
-        water_bars: Values,
-        values: list[Values],
+        self, number: int, step: tuple[Water, list[Values], State, State], bar: Tensor, found: Pulled
     ) -> None:
         """Hand the cotangent of what the parent's decay makes to the parent's states, numbers and water."""
+        water, values, state, after = step
         which = self.species[number].parent
         assert which is not None
+        parent = self._parent(number, water, values, state)
         ends = of_solute(after, which, parent.species.states)
         names = [n for n in ("decay", "bulk_density", "immobile_theta") if n in parent.values]
         leaves = leaves_of(
@@ -472,41 +493,19 @@ class Stepper:
                 parent.old,
             )
             total = (bar * live.decayed({k: leaves[f"state.{k}"] for k in ends})).sum()
-            found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-        for name, gradient in zip(leaves, found, strict=True):
+            gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+        for name, gradient in zip(leaves, gradients, strict=True):
             if gradient is None:
                 continue
             kind, _, rest = name.partition(".")
             if kind == "state":
-                add_to(bars, f"{which}.{rest}", gradient)
+                add_to(found.bars, f"{which}.{rest}", gradient)
             elif kind == "value":
-                add_to(value_bars[which], rest, gradient)
+                add_to(found.values[which], rest, gradient)
             else:
-                add_to(water_bars, "new", gradient)
+                add_to(found.water, "new", gradient)
                 if parent.species.immobile:  # the mobile water is what is left of it
-                    add_to(value_bars[which], "immobile_theta", -parent.geometry.volume * gradient)
-
-    def _multiplier(
-        self, network: Network, cell: Cell, c: Tensor, bars: State, seeds: Values, guess: Tensor | None
-    ) -> Tensor:
-        """lambda of J^T lambda = g, both scaled with the columns where sorption has an unbounded slope."""
-        linear, weight = cell.slopes()
-        column = self.set_up(network, cell, c, linear, weight)
-        load = bars.get("c", torch.zeros_like(c))
-        load = load.clone()
-        for side, seed in seeds.items():
-            on_side(load, side).add_(seed * cell.side_slope(side))
-        if "immobile" in bars:
-            load += cell.standing()[0] * bars["immobile"]
-        kept = cell.kept()[0] if cell.species.sorption else 1.0
-        if column is not None:
-            load = load * column
-            if "sorbed" in bars:
-                assert weight is not None
-                load += kept * bars["sorbed"] * column_slopes(cell, linear, weight, c)
-        elif "sorbed" in bars:
-            load += kept * cell.values["k_d"] * bars["sorbed"]
-        return self.solve_linear(network, load, guess, transposed=True)
+                    add_to(found.values[which], "immobile_theta", -parent.geometry.volume * gradient)
 
     def solve_linear(self, network: Network, rhs: Tensor, guess: Tensor | None, transposed: bool) -> Tensor:
         """Solve with the Jacobian that was set up, or its transpose, to the tolerance.
