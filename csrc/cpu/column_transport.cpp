@@ -1,6 +1,7 @@
 // Transport of solutes in columns on the CPU: packs of columns, shared out among OpenMP threads.
 #include "../math/transport_adjoint.h"
 #include "../math/transport_forward.h"
+#include "../math/transport_tangent.h"
 #include "column_transport_engine.h"
 #include "packs.h"
 
@@ -45,6 +46,25 @@ void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportSt
     TransportAdjoint<V>(p, io, Lanes{pack * W, p.n}, scratch, 1)
         .run(rows, states, bars ? &into : nullptr, into.row_at(scratch + size), continuous);
   });
+}
+
+void transport_tangent(const TransportProblem& p, WaterStore& water, WaterStore* moves, TransportStore& kept,
+                       const TransportTangents& io, int threads) {
+  check_rows(water, W, sizeof(double));
+  check_rows(kept, W, sizeof(double));
+  if (moves) check_rows(*moves, W, sizeof(double));
+  for_each_pack<V>(p.n, p.n, TransportStep<V>::scratch(p.nz, p.solutes()), threads,
+                   [&](int64_t pack, int64_t, V* scratch) {
+                     const WaterRows<V> rows(water, pack);
+                     const TransportRows<V> states(kept, p, pack);
+                     TransportTangent<V> engine(p, io, Lanes{pack * W, p.n}, scratch, 1);
+                     if (moves) {
+                       const WaterRows<V> moved(*moves, pack);
+                       engine.run(rows, &moved, states);
+                     } else {
+                       engine.run(rows, nullptr, states);
+                     }
+                   });
 }
 
 }  // namespace DGPDE_ENGINE

@@ -119,6 +119,27 @@ void bind_results(py::module_& m) {
       .def("set_gradient",
            [](TransportCotangents& c, size_t solute, const std::string& name, uintptr_t a, int64_t t, int64_t z,
               int64_t n) { c.grad.at(solute).slot[slot_of(name)] = MutableView{pointer<void>(a), t, z, n}; });
+
+  py::class_<TransportTangents>(m, "TransportTangents")
+      .def(py::init<>())
+      .def_readwrite("start", &TransportTangents::start)
+      .def("set",
+           [](TransportTangents& c, const std::string& name, uintptr_t a) {
+             if (name == "state")
+               c.state = pointer<double>(a);
+             else if (name == "concentration")
+               c.concentration = pointer<double>(a);
+             else if (name == "top_flux")
+               c.top_flux = pointer<double>(a);
+             else if (name == "bottom_flux")
+               c.bottom_flux = pointer<double>(a);
+             else
+               throw std::invalid_argument("name: no tangent " + name);
+           })
+      .def("set_solutes", [](TransportTangents& c, size_t count) { c.in.resize(count); })
+      .def("set_tangent",
+           [](TransportTangents& c, size_t solute, const std::string& name, uintptr_t a, int64_t t, int64_t z,
+              int64_t n) { c.in.at(solute).slot[slot_of(name)] = View{pointer<const void>(a), t, z, n}; });
 }
 
 void bind_water(py::module_& m) {
@@ -153,12 +174,16 @@ void bind_column_transport(py::module_& m) {
   const auto free_gil = py::call_guard<py::gil_scoped_release>();
   m.def("column_water", &column_water, py::arg("problem"), py::arg("history"), py::arg("water"), py::arg("threads"),
         free_gil);
+  m.def("water_tangent", &water_tangent, py::arg("problem"), py::arg("tangents"), py::arg("history"),
+        py::arg("moves"), py::arg("threads"), free_gil);
   m.def("steady_water", &steady_water, py::arg("steady"), py::arg("water"), py::arg("threads"), free_gil);
   m.def("steady_gradients", &steady_gradients, py::arg("steady"), py::arg("bars"), py::arg("threads"), free_gil);
   m.def("transport_forward", &transport_forward, py::arg("problem"), py::arg("water"), py::arg("output"),
         py::arg("kept").none(true), py::arg("threads"), free_gil);
   m.def("transport_adjoint", &transport_adjoint, py::arg("problem"), py::arg("water"), py::arg("kept"),
         py::arg("cotangents"), py::arg("bars").none(true), py::arg("continuous"), py::arg("threads"), free_gil);
+  m.def("transport_tangent", &transport_tangent, py::arg("problem"), py::arg("water"), py::arg("moves").none(true),
+        py::arg("kept"), py::arg("tangents"), py::arg("threads"), free_gil);
 }
 
 }  // namespace dgpde

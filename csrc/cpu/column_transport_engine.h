@@ -14,15 +14,19 @@ struct SteadyWater {
   std::vector<int64_t> intervals;
 };
 
-#define DGPDE_DECLARE_TRANSPORT(ISA)                                                                       \
-  namespace engine_##ISA {                                                                                 \
-    void column_water(const ColumnProblem& p, ColumnHistory& history, WaterStore& water, int threads);     \
-    void steady_water(const SteadyWater& from, WaterStore& water, int threads);                            \
-    void steady_gradients(const SteadyWater& to, WaterStore& bars, int threads);                           \
-    void transport_forward(const TransportProblem& p, WaterStore& water, const TransportOutput& out,       \
-                           TransportStore* kept, int threads);                                             \
-    void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,             \
-                           const TransportCotangents& io, WaterStore* bars, bool continuous, int threads); \
+#define DGPDE_DECLARE_TRANSPORT(ISA)                                                                                \
+  namespace engine_##ISA {                                                                                          \
+    void column_water(const ColumnProblem& p, ColumnHistory& history, WaterStore& water, int threads);              \
+    void water_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, WaterStore& moves, \
+                       int threads);                                                                                \
+    void steady_water(const SteadyWater& from, WaterStore& water, int threads);                                     \
+    void steady_gradients(const SteadyWater& to, WaterStore& bars, int threads);                                    \
+    void transport_forward(const TransportProblem& p, WaterStore& water, const TransportOutput& out,                \
+                           TransportStore* kept, int threads);                                                      \
+    void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,                      \
+                           const TransportCotangents& io, WaterStore* bars, bool continuous, int threads);          \
+    void transport_tangent(const TransportProblem& p, WaterStore& water, WaterStore* moves, TransportStore& kept,   \
+                           const TransportTangents& io, int threads);                                               \
   }
 DGPDE_DECLARE_TRANSPORT(generic)
 #if defined(__x86_64__)

@@ -1,7 +1,9 @@
 // The water of a column-flow run's accepted steps, or of a steady flow, as rows that transport reads.
 #include "../math/column_water.h"
 
+#include "../math/column_tangent.h"
 #include "../math/history_rows.h"
+#include "../math/water_moves.h"
 #include "column_transport_engine.h"
 #include "packs.h"
 
@@ -18,6 +20,19 @@ void column_water(const ColumnProblem& p, ColumnHistory& history, WaterStore& wa
     PackHistory<V> from(history, pack);
     WaterRows<V> to(water, pack);
     ColumnWater<V>(p, Lanes{pack * W, p.n}, scratch, 1).run(from, to);
+  });
+}
+
+void water_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, WaterStore& moves,
+                   int threads) {
+  check_rows(history, W, sizeof(double));
+  moves.roots = p.roots, moves.source = p.sources, moves.elastic = true;
+  moves.allocate(p.n, p.nz, W, sizeof(double));
+  for_each_pack<V>(p.n, p.n, ReplayCells<V>::size(p.nz), threads, [&](int64_t pack, int64_t chunk, V* scratch) {
+    PackHistory<V> rows(history, pack);
+    const WaterRows<V> to(moves, pack);
+    WaterMoves<V> left(to);
+    ColumnTangent<V>(p, io, Lanes{pack * W, p.n}, chunk, scratch, 1).run(rows, left);
   });
 }
 

@@ -120,6 +120,10 @@ void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHi
 void column_water(const ColumnProblem& p, ColumnHistory& history, WaterStore& water, int threads) {
   DGPDE_DISPATCH(column_water(p, history, water, threads))
 }
+void water_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, WaterStore& moves,
+                   int threads) {
+  DGPDE_DISPATCH(water_tangent(p, io, history, moves, threads))
+}
 void steady_water(const SteadyWater& from, WaterStore& water, int threads) {
   DGPDE_DISPATCH(steady_water(from, water, threads))
 }
@@ -133,6 +137,10 @@ void transport_forward(const TransportProblem& p, WaterStore& water, const Trans
 void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,
                        const TransportCotangents& io, WaterStore* bars, bool continuous, int threads) {
   DGPDE_DISPATCH(transport_adjoint(p, water, kept, io, bars, continuous, threads))
+}
+void transport_tangent(const TransportProblem& p, WaterStore& water, WaterStore* moves, TransportStore& kept,
+                       const TransportTangents& io, int threads) {
+  DGPDE_DISPATCH(transport_tangent(p, water, moves, kept, io, threads))
 }
 
 void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,

@@ -35,12 +35,16 @@ LinearEngine* linear_engine();  // new; it stays with the instruction set it was
 void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, WaterStore* bars,
                     bool single, int threads);
 void column_water(const ColumnProblem& p, ColumnHistory& history, WaterStore& water, int threads);
+void water_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, WaterStore& moves,
+                   int threads);
 void steady_water(const SteadyWater& from, WaterStore& water, int threads);
 void steady_gradients(const SteadyWater& to, WaterStore& bars, int threads);
 void transport_forward(const TransportProblem& p, WaterStore& water, const TransportOutput& out, TransportStore* kept,
                        int threads);
 void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,
                        const TransportCotangents& io, WaterStore* bars, bool continuous, int threads);
+void transport_tangent(const TransportProblem& p, WaterStore& water, WaterStore* moves, TransportStore& kept,
+                       const TransportTangents& io, int threads);
 TransportEngine* transport_engine();  // likewise
 void transport_disperse(const DispersionCall& call);
 void transport_disperse_reverse(const DispersionCall& call);

@@ -3,15 +3,14 @@
 // content at both ends, fluxes, uptake, sources) go to rows of their own, for the adjoint of the flow.
 #pragma once
 
-#include "transport_rows.h"
-#include "transport_step.h"
+#include "transport_replay.h"
 
 namespace dgpde {
 inline namespace DGPDE_ISA {
 
 template <class V>
-class TransportAdjoint : TransportStep<V> {
-  using Base = TransportStep<V>;
+class TransportAdjoint : TransportReplay<V> {
+  using Base = TransportReplay<V>;
   using Base::p, Base::lanes, Base::c, Base::w, Base::dt, Base::inv_dt, Base::weight, Base::interval, Base::active,
       Base::top, Base::bottom, Base::solute, Base::flux;
   using Base::W;
@@ -40,7 +39,7 @@ class TransportAdjoint : TransportStep<V> {
       clear(bar);
       if (!any(active)) continue;
       this->load_water(water, r);
-      load_states(kept, r);
+      this->load_states(kept, r);
       for (int64_t i = p.solutes() - 1; i >= 0; --i)
         p.scheme == Advection::tvd ? reverse<true>(i, r, water, kept) : reverse<false>(i, r, water, kept);
       fold_fluxes(continuous);
@@ -53,10 +52,7 @@ class TransportAdjoint : TransportStep<V> {
   WaterRow<V> bar;
   V worst{};
 
-  DGPDE_HD int64_t solute_at(int64_t t, int64_t i) const { return (t * p.solutes() + i) * p.n; }
-  DGPDE_HD double* carry_at(int64_t i, int j, int64_t k) const {
-    return io.carry + ((i * kStates + j) * p.nz + k) * p.n;
-  }
+  DGPDE_HD double* carry_at(int64_t i, int j, int64_t k) const { return io.carry + this->state_at(i, j, k); }
 
   DGPDE_HD void begin() {
     for (int64_t i = 0; i < p.solutes(); ++i) {
@@ -81,39 +77,18 @@ class TransportAdjoint : TransportStep<V> {
     row.flux[p.nz] = V{};
   }
 
-  // The states before the step, and what decayed in it.
-  DGPDE_HD void load_states(const TransportRows<V>& kept, int64_t r) {
-    kept.each(r - 1, [&](int64_t i, int j, const V* at) {
-      const SoluteCells<V> s = solute(i);
-      for (int64_t k = 0; k < p.nz; ++k) s.state(k, j) = select(active, at[k], V{});
-    });
-    for (int64_t i = 0; i < p.solutes(); ++i) {
-      const SoluteKind& kind = p.kinds[i];
-      const SoluteCells<V> s = solute(i);
-      const V *x = kept.at(r, i, 0), *sorbed = kept.at(r, i, 1), *still = kept.at(r, i, 2);
-      for (int64_t k = 0; k < p.nz; ++k) {
-        s.of_decayed(k) = V{};
-        const Phases<V> f =
-            phases<V>(kind.isotherm, select(active, x[k], V{}), s.input(k, kCapacity), s.input(k, kShape));
-        V held = this->mobile(s, k) * f.c + (kind.kinetic ? select(active, sorbed[k], V{}) : f.m);
-        if (kind.immobile) held = held + s.input(k, kImmobileTheta) * select(active, still[k], V{});
-        s.decayed(k) = this->size(k) * s.input(k, kDecay) * held;
-      }
-    }
-  }
-
   DGPDE_HD V observed(const double* cotangent, int64_t t_shift, int64_t i, int64_t k, Mask<V> where) const {
     V x{};
     for (int lane = 0; lane < W; ++lane)
       if (get_mask(where, lane))
-        put(x, lane, cotangent[solute_at(interval[lane] + t_shift, i) * p.nz + k * p.n + lanes.column(lane)]);
+        put(x, lane, cotangent[this->solute_at(interval[lane] + t_shift, i) * p.nz + k * p.n + lanes.column(lane)]);
     return x;
   }
   DGPDE_HD V side_cotangent(const double* cotangent, int64_t i) const {
     V x{};
     if (!cotangent) return x;
     for (int lane = 0; lane < W; ++lane)
-      if (get_mask(active, lane)) put(x, lane, cotangent[solute_at(interval[lane], i) + lanes.column(lane)]);
+      if (get_mask(active, lane)) put(x, lane, cotangent[this->solute_at(interval[lane], i) + lanes.column(lane)]);
     return weight * x;
   }
 
@@ -281,23 +256,18 @@ class TransportAdjoint : TransportStep<V> {
       const Face f = this->template face_above<kTvd>(k);
       const V of_conductance = of_flux * (c.c(k) - c.c(k + 1)) * (R(0.5) / this->distance(k));
       const V length = s.input(k, kDispersivity) + s.input(k + 1, kDispersivity), along = of_conductance * vabs(q);
-      bar.flux[k + 1] = bar.flux[k + 1] + of_flux * f.per_q + of_conductance * length * sign(q);
+      bar.flux[k + 1] = bar.flux[k + 1] + of_flux * f.per_q + of_conductance * length * this->sign(q);
       c.of_spread(k) = c.of_spread(k) + of_conductance;
       c.of_spread(k + 1) = c.of_spread(k + 1) + of_conductance;
       s.sum(k, kDispersivity) = s.sum(k, kDispersivity) + along;
       s.sum(k + 1, kDispersivity) = s.sum(k + 1, kDispersivity) + along;
     }
   }
-  static DGPDE_HD V sign(V q) {
-    const V one = broadcast<V>(1);
-    return select(q > V{}, one, select(q < V{}, -one, V{}));
-  }
-
   DGPDE_HD void side(int64_t i, int64_t k, const SideFlux<V>& f, V q, V seed, int slot, int64_t face, R direction) {
     const SoluteCells<V> s = solute(i);
     const V of_flux = select(active, c.rhs(k) + seed, V{}), conc = c.c(k);
     const V of_spread = of_flux * (f.spread0 + f.spread1 * conc) * (R(2) / this->size(k));
-    const V of_q = of_flux * (f.q0 + f.q1 * conc) + of_spread * s.input(k, kDispersivity) * sign(q);
+    const V of_q = of_flux * (f.q0 + f.q1 * conc) + of_spread * s.input(k, kDispersivity) * this->sign(q);
     c.of_spread(k) = c.of_spread(k) + of_spread;
     s.sum(k, kDispersivity) = s.sum(k, kDispersivity) + of_spread * vabs(q);
     bar.flux[face] = bar.flux[face] + direction * of_q;

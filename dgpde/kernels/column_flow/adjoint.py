@@ -142,6 +142,7 @@ def run_tangent(
     inputs: dict[str, Tensor],
     tangents: dict[str, Tensor],
     replays: Iterable[Replay],
+    carried: Callable[[Segment, NativeProblem, Any, Any], None] | None = None,
 ) -> dict[str, Tensor]:
     """Tangents of the outputs for tangents of some inputs (the others do not move).
 
@@ -149,6 +150,7 @@ def run_tangent(
         backend, problem, inputs: as for `run_adjoint`.
         tangents: by input name, with the inputs' shapes.
         replays: the segments with their histories, first first.
+        carried: is given, for each segment, its problem, its history and the tangents of the water of its steps.
     """
     module = backend.module
     psi0 = inputs["psi0"]
@@ -188,6 +190,9 @@ def run_tangent(
             else:
                 io.set_tangent(group, slot, value.data_ptr(), *strides_tzn(name, value))
             keep.append(value)
-        backend.tangent(native, io, history)
+        moves = module.WaterRows() if carried else None
+        backend.tangent(native, io, history, moves)
+        if carried:
+            carried(segment, native, history, moves)
         del history
     return outputs

@@ -100,8 +100,12 @@ class CudaBackend:
             window = _table_window(self.module, table)
         self._replay("adjoint", native, cotangents, history, window)
 
-    def tangent(self, native: NativeProblem, tangents: Any, history: DeviceHistory) -> None:
+    def tangent(
+        self, native: NativeProblem, tangents: Any, history: DeviceHistory, moves: Any = None
+    ) -> None:
         """Walk one segment forwards along its accepted steps."""
+        if moves is not None:
+            raise ValueError("moves: transport in columns runs on the CPU only; move the tensors with .cpu()")
         self._replay("tangent", native, tangents, history, self.module.WINDOW)
 
     def _replay(self, kind: str, native: NativeProblem, io: Any, history: DeviceHistory, window: int) -> None:

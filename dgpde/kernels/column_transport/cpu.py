@@ -60,7 +60,7 @@ def native_transport(
     """Build ``dgpde._C.TransportProblem`` of some intervals.
 
     Args:
-        problem, inputs: of the whole run.
+        problem, inputs: of the whole run; there may be others among the inputs.
         segment: the intervals.
         skip: [n] int32, not 0 where a column has failed before.
     """
@@ -87,7 +87,8 @@ def native_transport(
             SIDE_KINDS.index(solute.top),
             SIDE_KINDS.index(solute.bottom),
         )
-    for name, value in cut_series(inputs, segment).items():
+    own = {name: inputs[name] for name in problem.input_names()}
+    for name, value in cut_series(own, segment).items():
         number, _, kind = name.partition(".")
         p.set_input(int(number), kind, value.data_ptr(), *strides_tzn(kind, value))
         keep.append(value)
@@ -193,6 +194,42 @@ def adjoint(sweep: Backward, water: Any, kept: Any, segment: Segment, skip: Tens
         native.native, water, kept, io, bars, sweep.continuous, torch.get_num_threads()
     )
     return bars
+
+
+@dataclass
+class Forward:
+    """What the tangent run carries from segment to segment."""
+
+    problem: TransportProblem
+    inputs: dict[str, Tensor]
+    tangents: dict[str, Tensor]  # of the inputs that move
+    outputs: dict[str, Tensor]  # their tangents, filled
+    state: Tensor  # [S, STATES, nz, n]
+
+    @classmethod
+    def begin(
+        cls, problem: TransportProblem, inputs: dict[str, Tensor], tangents: dict[str, Tensor]
+    ) -> Forward:
+        """Nothing has moved yet."""
+        n, nz, s, t = problem.n, problem.nz, len(problem.solutes), problem.intervals
+        shapes = {"concentration": (t, s, nz, n), "top_flux": (t, s, n), "bottom_flux": (t, s, n)}
+        outputs = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
+        return cls(problem, inputs, tangents, outputs, torch.zeros(s, STATES, nz, n, dtype=torch.float64))
+
+
+def tangent(walk: Forward, water: Any, moves: Any, kept: Any, segment: Segment, skip: Tensor) -> None:
+    """Walk one segment forwards along its accepted steps; ``moves``: tangents of its water, None where it has none."""
+    native = native_transport(walk.problem, walk.inputs, segment, skip)
+    io = native_module().TransportTangents()
+    io.start = segment.first == 0
+    for name, tensor in walk.outputs.items():
+        io.set(name, tensor[segment.first :].data_ptr())
+    io.set("state", walk.state.data_ptr())
+    io.set_solutes(len(walk.problem.solutes))
+    for name, value in cut_series(walk.tangents, segment).items():
+        number, _, kind = name.partition(".")
+        io.set_tangent(int(number), kind, value.data_ptr(), *strides_tzn(kind, value))
+    native_module().transport_tangent(native.native, water, moves, kept, io, torch.get_num_threads())
 
 
 def flow_water(native: NativeProblem, history: Any, elastic: bool) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dgpde._native import native_module
 from dgpde.checkpoint import Checkpoint
-from dgpde.kernels.column_flow.adjoint import run_adjoint
+from dgpde.kernels.column_flow.adjoint import run_adjoint, run_tangent
 from dgpde.kernels.column_flow.function import Ride
 from dgpde.kernels.column_flow.native import NativeProblem, Segment, native_problem, segment_problem
 from dgpde.kernels.column_flow.reference import column_flow_reference
@@ -20,6 +20,7 @@ from dgpde.kernels.column_transport.reference import Step
 from dgpde.kernels.node import is_tracked
 
 Work = Callable[[Segment, Any], Any]  # segment, rows of its water -> rows of their cotangents
+Follow = Callable[[Segment, Any, Any], None]  # segment, rows of its water, rows of their tangents or None
 
 
 class Water(Protocol):
@@ -39,11 +40,14 @@ class Water(Protocol):
     cuts: list[Segment]
     checkpoint: Checkpoint
 
-    def rows(self, tensors: Sequence[Tensor], record: bool) -> Iterator[tuple[Segment, Any]]:
+    def rows(self, inputs: dict[str, Tensor], record: bool) -> Iterator[tuple[Segment, Any]]:
         """The water of the segments, first first; ``record``: they will be walked backwards."""
 
-    def backward(self, tensors: Sequence[Tensor], wanted: set[str], work: Work) -> dict[str, Tensor]:
+    def backward(self, inputs: dict[str, Tensor], wanted: set[str], work: Work) -> dict[str, Tensor]:
         """Walk the segments last first; gradients of the wanted inputs from the cotangents that ``work`` returns."""
+
+    def tangent(self, inputs: dict[str, Tensor], tangents: dict[str, Tensor], follow: Follow) -> None:
+        """Walk the segments first first, with what the water's named inputs move."""
 
     def reference_steps(self) -> list[Step]:
         """The accepted steps in plain PyTorch, differentiable."""
@@ -64,31 +68,46 @@ class FlowWater:
         storage = ride.tensors[self.trajectory.names.index("specific_storage")]
         self.elastic = is_tracked(storage) or bool((storage.detach() != 0.0).any())
 
-    def rows(self, tensors: Sequence[Tensor], record: bool) -> Iterator[tuple[Segment, Any]]:
+    def rows(self, inputs: dict[str, Tensor], record: bool) -> Iterator[tuple[Segment, Any]]:
         """See ``Water``."""
-        inputs = self.trajectory._inputs(list(tensors))
+        of_flow = self._of_flow(inputs)
         if record:
-            self.trajectory.keep(inputs)
-        for segment, part, history in self.trajectory.walk(inputs):
+            self.trajectory.keep(of_flow)
+        for segment, part, history in self.trajectory.walk(of_flow):
             yield segment, flow_water(self._native(segment, part), history, self.elastic)
 
-    def backward(self, tensors: Sequence[Tensor], wanted: set[str], work: Work) -> dict[str, Tensor]:
+    def backward(self, inputs: dict[str, Tensor], wanted: set[str], work: Work) -> dict[str, Tensor]:
         """See ``Water``."""
-        trajectory = self.trajectory
-        inputs = trajectory._inputs(list(tensors))
+        trajectory, of_flow = self.trajectory, self._of_flow(inputs)
 
         def carried(segment: Segment, native: NativeProblem, history: Any) -> Any:
             return work(segment, flow_water(native, history, self.elastic))
 
-        replays = trajectory.replays(inputs, backwards=True)
+        replays = trajectory.replays(of_flow, backwards=True)
         if not wanted:
             for segment, part, history in replays:
                 carried(segment, self._native(segment, part), history)
                 del history  # before the next one is made
             return {}
         names = {name.removeprefix("flow.") for name in wanted}
-        found = run_adjoint(trajectory.backend, trajectory.problem, inputs, {}, names, replays, carried)
+        found = run_adjoint(trajectory.backend, trajectory.problem, of_flow, {}, names, replays, carried)
         return {f"flow.{name}": value for name, value in found.items()}
+
+    def tangent(self, inputs: dict[str, Tensor], tangents: dict[str, Tensor], follow: Follow) -> None:
+        """See ``Water``."""
+        trajectory, of_flow = self.trajectory, self._of_flow(inputs)
+
+        def carried(segment: Segment, native: NativeProblem, history: Any, moves: Any) -> None:
+            follow(segment, flow_water(native, history, self.elastic), moves)
+
+        replays = trajectory.replays(of_flow, backwards=False)
+        if not tangents:
+            for segment, part, history in replays:
+                carried(segment, self._native(segment, part), history, None)
+                del history  # before the next one is made
+            return
+        moving = {name.removeprefix("flow."): value for name, value in tangents.items()}
+        run_tangent(trajectory.backend, trajectory.problem, of_flow, moving, replays, carried)
 
     def reference_steps(self) -> list[Step]:
         """See ``Water``; the flow is solved again by its reference, on the steps that it took."""
@@ -98,6 +117,9 @@ class FlowWater:
         steps: list[Step] = []
         column_flow_reference(trajectory.problem, inputs, sizes, steps)
         return steps
+
+    def _of_flow(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.trajectory._inputs([inputs[name] for name in self.names])
 
     def _native(self, segment: Segment, part: dict[str, Tensor]) -> NativeProblem:
         problem = segment_problem(self.trajectory.problem, segment)
@@ -131,29 +153,32 @@ class SteadyRows:
         intervals = [k for k, sizes in enumerate(steps) for _ in sizes]
         return steady(theta, flux, [size for sizes in steps for size in sizes], intervals)
 
-    def _rows(self, tensors: Sequence[Tensor], segment: Segment) -> Any:
+    def _rows(self, theta: Tensor, flux: Tensor, segment: Segment) -> Any:
         water = native_module().WaterRows()
-        source = self._make(tensors[0].detach(), tensors[1].detach(), segment)
-        native_module().steady_water(source, water, torch.get_num_threads())
+        native_module().steady_water(self._make(theta, flux, segment), water, torch.get_num_threads())
         return water
 
-    def rows(self, tensors: Sequence[Tensor], record: bool) -> Iterator[tuple[Segment, Any]]:
+    def rows(self, inputs: dict[str, Tensor], record: bool) -> Iterator[tuple[Segment, Any]]:
         """See ``Water``."""
         for segment in self.cuts:
-            yield segment, self._rows(tensors, segment)
+            yield segment, self._rows(inputs["theta"], inputs["flux"], segment)
 
-    def backward(self, tensors: Sequence[Tensor], wanted: set[str], work: Work) -> dict[str, Tensor]:
+    def backward(self, inputs: dict[str, Tensor], wanted: set[str], work: Work) -> dict[str, Tensor]:
         """See ``Water``."""
-        found = {
-            name: torch.zeros(value.shape, dtype=value.dtype)
-            for name, value in zip(self.names, tensors, strict=True)
-        }
+        found = {name: torch.zeros(inputs[name].shape, dtype=torch.float64) for name in self.names}
         for segment in reversed(self.cuts):
-            bars = work(segment, self._rows(tensors, segment))
+            bars = work(segment, self._rows(inputs["theta"], inputs["flux"], segment))
             if wanted:
                 into = self._make(found["theta"], found["flux"], segment)
                 native_module().steady_gradients(into, bars, torch.get_num_threads())
         return {name: found[name] for name in wanted}
+
+    def tangent(self, inputs: dict[str, Tensor], tangents: dict[str, Tensor], follow: Follow) -> None:
+        """See ``Water``; the rows are linear in the inputs."""
+        d = {name: tangents.get(name, torch.zeros_like(inputs[name])) for name in self.names}
+        for segment in self.cuts:
+            moves = self._rows(d["theta"], d["flux"], segment) if tangents else None
+            follow(segment, self._rows(inputs["theta"], inputs["flux"], segment), moves)
 
     def reference_steps(self) -> list[Step]:
         """See ``Water``."""
