@@ -36,15 +36,18 @@ void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportSt
   check_rows(kept, W, sizeof(double));
   WaterStore form;
   WaterStore& to = bars ? *bars : form;
+  // those of constant water are summed up over the segments too
+  const bool resumed = water.constant && !to.packs.empty();
   to.roots = water.roots, to.elastic = water.elastic, to.source = water.source, to.before = true;
-  to.allocate(p.n, p.nz, W, sizeof(double));
+  to.constant = water.constant;
+  if (!resumed) to.allocate(p.n, p.nz, W, sizeof(double));
   const int64_t size = TransportStep<V>::scratch(p.nz, p.solutes());
   for_each_pack<V>(p.n, p.n, size + to.values + 2, threads, [&](int64_t pack, int64_t, V* scratch) {
     const WaterRows<V> rows(water, pack);
     const TransportRows<V> states(kept, p, pack);
     WaterRows<V> into(to, pack);
     TransportAdjoint<V>(p, io, Lanes{pack * W, p.n}, scratch, 1)
-        .run(rows, states, bars ? &into : nullptr, into.row_at(scratch + size), continuous);
+        .run(rows, states, bars ? &into : nullptr, into.row_at(scratch + size), resumed, continuous);
   });
 }
 

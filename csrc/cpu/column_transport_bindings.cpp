@@ -148,6 +148,7 @@ void bind_water(py::module_& m) {
       .def_readwrite("roots", &WaterStore::roots)
       .def_readwrite("elastic", &WaterStore::elastic)
       .def_readwrite("source", &WaterStore::source)
+      .def_readonly("constant", &WaterStore::constant)
       .def_property_readonly("nbytes", &WaterStore::bytes);
   py::class_<TransportStore>(m, "TransportRows")
       .def(py::init<>())

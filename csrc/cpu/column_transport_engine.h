@@ -6,7 +6,7 @@
 
 namespace dgpde {
 
-// Water that does not change, as arrays, for the rows of some intervals; or its gradients, which are added to.
+// Water that does not change, as arrays, for the rows of some intervals; or its gradients.
 struct SteadyWater {
   int64_t n = 0, nz = 0;
   MutableView theta, flux;    // [nz, n], [nz + 1, n]

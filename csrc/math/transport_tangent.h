@@ -34,7 +34,7 @@ class TransportTangent : TransportReplay<V> {
       if (!any(active)) break;
       this->load_water(water, r);
       if (moves) now = moves->row(r), before = moves->row(r - 1);
-      this->load_states(kept, r);
+      this->load_states(kept, r, true);
       for (int64_t i = 0; i < p.solutes(); ++i) {
         const V* x = kept.at(r, i, 0);
         for (int64_t k = 0; k < p.nz; ++k) c.x(k) = select(active, x[k], V{});

@@ -173,6 +173,7 @@ class Backward:
     status: Tensor  # [n] int32
     continuous: bool  # the fluxes of the water follow from its bottom flux
     water_wanted: bool  # an input of the water asks for its gradient
+    bars: Any = None  # cotangents of constant water, summed over the segments
 
 
 def adjoint(sweep: Backward, water: Any, kept: Any, segment: Segment, skip: Tensor) -> Any:
@@ -189,10 +190,12 @@ def adjoint(sweep: Backward, water: Any, kept: Any, segment: Segment, skip: Tens
     for name, tensor in cut_series(sweep.gradients, segment).items():
         number, _, kind = name.partition(".")
         io.set_gradient(int(number), kind, tensor.data_ptr(), *strides_tzn(kind, tensor))
-    bars = native_module().WaterRows() if sweep.water_wanted else None
+    bars = (sweep.bars or native_module().WaterRows()) if sweep.water_wanted else None
     native_module().transport_adjoint(
         native.native, water, kept, io, bars, sweep.continuous, torch.get_num_threads()
     )
+    if water.constant:
+        sweep.bars = bars
     return bars
 
 

@@ -165,12 +165,14 @@ class SteadyRows:
 
     def backward(self, inputs: dict[str, Tensor], wanted: set[str], work: Work) -> dict[str, Tensor]:
         """See ``Water``."""
-        found = {name: torch.zeros(inputs[name].shape, dtype=torch.float64) for name in self.names}
+        bars = None
         for segment in reversed(self.cuts):
             bars = work(segment, self._rows(inputs["theta"], inputs["flux"], segment))
-            if wanted:
-                into = self._make(found["theta"], found["flux"], segment)
-                native_module().steady_gradients(into, bars, torch.get_num_threads())
+        if not wanted:
+            return {}
+        found = {name: torch.empty(inputs[name].shape, dtype=torch.float64) for name in self.names}
+        into = self._make(found["theta"], found["flux"], self.cuts[0])
+        native_module().steady_gradients(into, bars, torch.get_num_threads())
         return {name: found[name] for name in wanted}
 
     def tangent(self, inputs: dict[str, Tensor], tangents: dict[str, Tensor], follow: Follow) -> None:
