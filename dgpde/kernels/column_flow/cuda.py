@@ -88,24 +88,16 @@ class CudaBackend:
         gather_segment(out, part, segment)
         return history
 
-    def adjoint(
-        self, native: NativeProblem, cotangents: Any, history: DeviceHistory, bars: Any = None
-    ) -> None:
+    def adjoint(self, native: NativeProblem, cotangents: Any, history: DeviceHistory) -> None:
         """Walk one segment backwards."""
-        if bars is not None:
-            raise ValueError("bars: transport in columns runs on the CPU only; move the tensors with .cpu()")
         problem, window = native.native, self.module.WINDOW
         if problem.n_knots > 0:
             table = problem.n_classes * problem.n_knots * 4 * (4 if native.single else 8)
             window = _table_window(self.module, table)
         self._replay("adjoint", native, cotangents, history, window)
 
-    def tangent(
-        self, native: NativeProblem, tangents: Any, history: DeviceHistory, moves: Any = None
-    ) -> None:
+    def tangent(self, native: NativeProblem, tangents: Any, history: DeviceHistory) -> None:
         """Walk one segment forwards along its accepted steps."""
-        if moves is not None:
-            raise ValueError("moves: transport in columns runs on the CPU only; move the tensors with .cpu()")
         self._replay("tangent", native, tangents, history, self.module.WINDOW)
 
     def _replay(self, kind: str, native: NativeProblem, io: Any, history: DeviceHistory, window: int) -> None:

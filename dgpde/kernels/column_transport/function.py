@@ -11,7 +11,15 @@ from dgpde._native import native_module
 from dgpde.checkpoint import StateStore
 from dgpde.errors import SolveError
 from dgpde.kernels.column_flow.native import Segment
-from dgpde.kernels.column_transport.cpu import Backward, Forward, Run, adjoint, forward, tangent
+from dgpde.kernels.column_transport.cpu import (
+    Backward,
+    Forward,
+    NativeWater,
+    Run,
+    adjoint,
+    forward,
+    tangent,
+)
 from dgpde.kernels.column_transport.problem import (
     OUTPUTS,
     TransportProblem,
@@ -82,17 +90,18 @@ class Journey:
         whole = len(self.water.cuts) == 1
         if self.record and not whole:
             self.states = StateStore(self.water.checkpoint)
-        for index, (segment, rows) in enumerate(self.water.rows(inputs, self.record)):
+        for index, (segment, water) in enumerate(self.water.walk(inputs, self.record)):
             if self.states is not None:
                 self.states.put(index, {"state": run.state, "status": run.report.status})
             kept = native_module().TransportRows() if self.record and whole else None
-            forward(self.problem, inputs, rows, run, segment, kept)
+            forward(self.problem, inputs, water, run, segment, kept)
             self.kept = kept
+            del water  # before the next one is made
         self.report = run.report
         return run.outputs
 
     def rows_of(
-        self, index: int, segment: Segment, rows: Any, inputs: dict[str, Tensor]
+        self, index: int, segment: Segment, water: NativeWater, inputs: dict[str, Tensor]
     ) -> tuple[Any, Tensor]:
         """The accepted states of a segment, and which columns had failed before it."""
         if self.states is None:
@@ -102,7 +111,7 @@ class Journey:
         again.state.copy_(start["state"])
         again.report.status.copy_(start["status"])
         kept = native_module().TransportRows()
-        forward(self.problem, inputs, rows, again, segment, kept)
+        forward(self.problem, inputs, water, again, segment, kept)
         return kept, start["status"]
 
     def adjoint(
@@ -126,13 +135,11 @@ class Journey:
             },
             carry=torch.zeros(len(problem.solutes), 3, problem.nz, problem.n, dtype=torch.float64),
             status=torch.zeros(problem.n, dtype=torch.int32),
-            continuous=self.water.continuous,
-            water_wanted=bool(of_the_water),
         )
 
-        def work(segment: Segment, rows: Any) -> Any:
-            kept, skip = self.rows_of(self.water.cuts.index(segment), segment, rows, inputs)
-            return adjoint(sweep, rows, kept, segment, skip)
+        def work(segment: Segment, water: NativeWater) -> None:
+            kept, skip = self.rows_of(self.water.cuts.index(segment), segment, water, inputs)
+            adjoint(sweep, water, kept, segment, skip)
 
         found = self.water.backward(inputs, of_the_water, work)
         if bool(sweep.status.any()):
@@ -151,9 +158,9 @@ class Journey:
         own = {name: value for name, value in tangents.items() if name in self.own}
         walk = Forward.begin(problem, inputs, own)
 
-        def work(segment: Segment, rows: Any, moves: Any) -> None:
-            kept, skip = self.rows_of(self.water.cuts.index(segment), segment, rows, inputs)
-            tangent(walk, rows, moves, kept, segment, skip)
+        def work(segment: Segment, water: NativeWater) -> None:
+            kept, skip = self.rows_of(self.water.cuts.index(segment), segment, water, inputs)
+            tangent(walk, water, kept, segment, skip)
 
         of_the_water = {name: value for name, value in tangents.items() if name in self.water.names}
         self.water.tangent(inputs, of_the_water, work)
