@@ -255,13 +255,11 @@ PYBIND11_MODULE(_C, m) {
       py::arg("problem"), py::arg("output"), py::arg("history").none(true), py::arg("single"), py::arg("threads"));
   m.def(
       "column_adjoint",
-      [](const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single, int threads,
-         dgpde::WaterStore* bars) {
+      [](const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single, int threads) {
         py::gil_scoped_release release;
-        dgpde::column_adjoint(p, io, history, bars, single, threads);
+        dgpde::column_adjoint(p, io, history, single, threads);
       },
-      py::arg("problem"), py::arg("cotangents"), py::arg("history"), py::arg("single"), py::arg("threads"),
-      py::arg("bars").none(true) = py::none());
+      py::arg("problem"), py::arg("cotangents"), py::arg("history"), py::arg("single"), py::arg("threads"));
   m.def(
       "column_tangent",
       [](const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single, int threads) {

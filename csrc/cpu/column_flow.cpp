@@ -1,11 +1,8 @@
 // The column engine on the CPU: packs of columns, shared out among OpenMP threads. Compiled once per instruction set.
-#include <stdexcept>
-
 #include "../math/column_adjoint.h"
 #include "../math/column_forward.h"
 #include "../math/column_tangent.h"
 #include "../math/history_rows.h"
-#include "../math/water_seeds.h"
 #include "engine.h"
 #include "packs.h"
 
@@ -51,31 +48,9 @@ void replay(const ColumnProblem& p, const Io& io, ColumnHistory& history, int th
   });
 }
 
-// The adjoint of a run whose water carried solutes; `bars` holds the cotangents of the water of its steps.
-void seeded_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, WaterStore& bars,
+void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
                     int threads) {
-  using V = Pack<double>::type;
-  using Adjoint = ColumnAdjoint<V>;
-  constexpr int W = Lane<V>::width;
-  check_rows(history, W, sizeof(double));
-  check_rows(bars, W, sizeof(double));
-  const bool shared_sums = static_cast<SoilKind>(p.relation) == SoilKind::tabulated;
-  const int64_t cells = ReplayCells<V>::size(p.nz);
-  for_each_pack<V>(
-      p.n, shared_sums ? kTableChunks : p.n, cells + p.nz * Adjoint::kSeeds, threads,
-      [&](int64_t pack, int64_t chunk, V* scratch) {
-        PackHistory<V> rows(history, pack);
-        const WaterRows<V> water(bars, pack);
-        Adjoint(p, io, Lanes{pack * W, p.n}, chunk, scratch, 1).run(rows, WaterSeeds<V>(water), scratch + cells);
-      });
-}
-
-void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, WaterStore* bars,
-                    bool single, int threads) {
-  if (bars) {
-    if (single) throw std::logic_error("bars: cotangents of the water are float64");
-    seeded_adjoint(p, io, history, *bars, threads);
-  } else if (single)
+  if (single)
     replay<ColumnAdjoint, float>(p, io, history, threads);
   else
     replay<ColumnAdjoint, double>(p, io, history, threads);

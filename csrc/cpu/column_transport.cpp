@@ -1,50 +1,76 @@
-// Transport of solutes in columns on the CPU: packs of columns, shared out among OpenMP threads.
+// Transport of solutes in columns on the CPU: packs of columns, shared out among OpenMP threads. A pack's water is made,
+// used and, in the adjoint, differentiated before the next one's, in memory that a thread keeps.
 #include "../math/transport_adjoint.h"
 #include "../math/transport_forward.h"
-#include "column_transport_engine.h"
-#include "packs.h"
+#include "../math/transport_tangent.h"
+#include "pack_water.h"
 
 namespace dgpde {
 namespace DGPDE_ENGINE {
 
-using V = Pack<double>::type;
+using V = WaterPack;
 constexpr int W = Lane<V>::width;
 
-void transport_forward(const TransportProblem& p, WaterStore& water, const TransportOutput& out, TransportStore* kept,
-                       int threads) {
-  check_rows(water, W, sizeof(double));
-  if (kept) {
-    kept->allocate(p, W, sizeof(double));
-  }
-  for_each_pack<V>(p.n, p.n, TransportStep<V>::scratch(p.nz, p.solutes()), threads,
-                   [&](int64_t pack, int64_t, V* scratch) {
-                     const WaterRows<V> rows(water, pack);
-                     TransportForward<V> engine(p, out, Lanes{pack * W, p.n}, scratch, 1);
-                     if (kept) {
-                       TransportRows<V> states(*kept, p, pack);
-                       engine.run(rows, &states);
-                     } else {
-                       engine.run(rows, nullptr);
-                     }
-                   });
+struct PackWater {
+  WaterStore rows, derivatives;
+};
+
+void transport_forward(const TransportProblem& p, const TransportWater& water, const TransportOutput& out,
+                       TransportStore* kept, int threads) {
+  if (kept) kept->allocate(p, W, sizeof(double));
+  const int64_t size = TransportStep<V>::scratch(p.nz, p.solutes());
+  for_each_pack<V, PackWater>(p.n, p.n, size + water_scratch(water, p.nz), threads,
+                              [&](int64_t pack, int64_t, V* scratch, PackWater& of_pack) {
+                                load_water(water, pack, of_pack.rows, scratch + size);
+                                const WaterRows<V> rows(of_pack.rows, 0);
+                                TransportForward<V> engine(p, out, Lanes{pack * W, p.n}, scratch, 1);
+                                if (kept) {
+                                  TransportRows<V> states(*kept, p, pack);
+                                  engine.run(rows, &states);
+                                } else {
+                                  engine.run(rows, nullptr);
+                                }
+                              });
 }
 
-void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,
-                       const TransportCotangents& io, WaterStore* bars, bool continuous, int threads) {
-  check_rows(water, W, sizeof(double));
+void transport_adjoint(const TransportProblem& p, const TransportWater& water, TransportStore& kept,
+                       const TransportCotangents& io, int threads) {
   check_rows(kept, W, sizeof(double));
-  WaterStore form;
-  WaterStore& to = bars ? *bars : form;
-  to.roots = water.roots, to.elastic = water.elastic, to.source = water.source, to.before = true;
-  to.allocate(p.n, p.nz, W, sizeof(double));
   const int64_t size = TransportStep<V>::scratch(p.nz, p.solutes());
-  for_each_pack<V>(p.n, p.n, size + to.values + 2, threads, [&](int64_t pack, int64_t, V* scratch) {
-    const WaterRows<V> rows(water, pack);
-    const TransportRows<V> states(kept, p, pack);
-    WaterRows<V> into(to, pack);
-    TransportAdjoint<V>(p, io, Lanes{pack * W, p.n}, scratch, 1)
-        .run(rows, states, bars ? &into : nullptr, into.row_at(scratch + size), continuous);
-  });
+  const int64_t soil = water_scratch(water, p.nz), bar = 6 * p.nz + 3;  // a row of bars that nobody asks for
+  for_each_pack<V, PackWater>(p.n, water_chunks(water, p.n), size + soil + bar, threads,
+                              [&](int64_t pack, int64_t chunk, V* scratch, PackWater& of_pack) {
+                                load_water(water, pack, of_pack.rows, scratch + size);
+                                const bool resumed = begin_bars(water, pack, of_pack.rows, of_pack.derivatives);
+                                const WaterRows<V> rows(of_pack.rows, 0);
+                                WaterRows<V> bars(of_pack.derivatives, 0);
+                                const TransportRows<V> states(kept, p, pack);
+                                const bool wanted = wants_bars(water);
+                                TransportAdjoint<V>(p, io, Lanes{pack * W, p.n}, scratch, 1)
+                                    .run(rows, states, wanted ? &bars : nullptr, bars.row_at(scratch + size + soil),
+                                         resumed, water.flow != nullptr);
+                                if (wanted) pull_water(water, pack, chunk, of_pack.derivatives, scratch + size);
+                              });
+}
+
+void transport_tangent(const TransportProblem& p, const TransportWater& water, TransportStore& kept,
+                       const TransportTangents& io, int threads) {
+  check_rows(kept, W, sizeof(double));
+  const int64_t size = TransportStep<V>::scratch(p.nz, p.solutes());
+  for_each_pack<V, PackWater>(p.n, p.n, size + water_scratch(water, p.nz), threads,
+                              [&](int64_t pack, int64_t, V* scratch, PackWater& of_pack) {
+                                load_water(water, pack, of_pack.rows, scratch + size);
+                                const bool moved = move_water(water, pack, of_pack.derivatives, scratch + size);
+                                const TransportRows<V> states(kept, p, pack);
+                                TransportTangent<V> engine(p, io, Lanes{pack * W, p.n}, scratch, 1);
+                                const WaterRows<V> rows(of_pack.rows, 0);
+                                if (moved) {
+                                  const WaterRows<V> moves(of_pack.derivatives, 0);
+                                  engine.run(rows, &moves, states);
+                                } else {
+                                  engine.run(rows, nullptr, states);
+                                }
+                              });
 }
 
 }  // namespace DGPDE_ENGINE

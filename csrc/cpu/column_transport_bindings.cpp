@@ -119,28 +119,60 @@ void bind_results(py::module_& m) {
       .def("set_gradient",
            [](TransportCotangents& c, size_t solute, const std::string& name, uintptr_t a, int64_t t, int64_t z,
               int64_t n) { c.grad.at(solute).slot[slot_of(name)] = MutableView{pointer<void>(a), t, z, n}; });
+
+  py::class_<TransportTangents>(m, "TransportTangents")
+      .def(py::init<>())
+      .def_readwrite("start", &TransportTangents::start)
+      .def("set",
+           [](TransportTangents& c, const std::string& name, uintptr_t a) {
+             if (name == "state")
+               c.state = pointer<double>(a);
+             else if (name == "concentration")
+               c.concentration = pointer<double>(a);
+             else if (name == "top_flux")
+               c.top_flux = pointer<double>(a);
+             else if (name == "bottom_flux")
+               c.bottom_flux = pointer<double>(a);
+             else
+               throw std::invalid_argument("name: no tangent " + name);
+           })
+      .def("set_solutes", [](TransportTangents& c, size_t count) { c.in.resize(count); })
+      .def("set_tangent",
+           [](TransportTangents& c, size_t solute, const std::string& name, uintptr_t a, int64_t t, int64_t z,
+              int64_t n) { c.in.at(solute).slot[slot_of(name)] = View{pointer<const void>(a), t, z, n}; });
 }
 
 void bind_water(py::module_& m) {
-  py::class_<WaterStore>(m, "WaterRows")
-      .def(py::init<>())
-      .def_readwrite("roots", &WaterStore::roots)
-      .def_readwrite("elastic", &WaterStore::elastic)
-      .def_readwrite("source", &WaterStore::source)
-      .def_property_readonly("nbytes", &WaterStore::bytes);
   py::class_<TransportStore>(m, "TransportRows")
       .def(py::init<>())
       .def_property_readonly("nbytes", &TransportStore::bytes);
-  py::class_<SteadyWater>(m, "SteadyWater")
+  py::class_<TransportWater>(m, "TransportWater")
       .def(py::init<>())
-      .def_readwrite("n", &SteadyWater::n)
-      .def_readwrite("nz", &SteadyWater::nz)
-      .def_readwrite("steps", &SteadyWater::steps)
-      .def_readwrite("intervals", &SteadyWater::intervals)
-      .def("set_theta", [](SteadyWater& s, uintptr_t a, int64_t z,
-                           int64_t n) { s.theta = MutableView{pointer<void>(a), 0, z, n}; })
-      .def("set_flux", [](SteadyWater& s, uintptr_t a, int64_t z, int64_t n) {
-        s.flux = MutableView{pointer<void>(a), 0, z, n};
+      .def("set_flow", [](TransportWater& w, const ColumnProblem& flow, ColumnHistory& history,
+                          bool elastic) { w.flow = &flow, w.history = &history, w.elastic = elastic; })
+      .def("set_cotangents", [](TransportWater& w, const ColumnCotangents& io) { w.cotangents = &io; })
+      .def("set_tangents", [](TransportWater& w, const ColumnTangents& io) { w.tangents = &io; })
+      .def_readwrite("n", &TransportWater::n)
+      .def_readwrite("nz", &TransportWater::nz)
+      .def_readwrite("steps", &TransportWater::steps)
+      .def_readwrite("intervals", &TransportWater::intervals)
+      .def("set_steady",
+           [](TransportWater& w, const std::string& name, uintptr_t a, int64_t z, int64_t n) {
+             const View view{pointer<const void>(a), 0, z, n};
+             if (name == "theta")
+               w.theta = view;
+             else if (name == "flux")
+               w.flux = view;
+             else if (name == "theta_moves")
+               w.theta_moves = view;
+             else if (name == "flux_moves")
+               w.flux_moves = view;
+             else
+               throw std::invalid_argument("name: no steady water " + name);
+           })
+      .def("set_sums", [](TransportWater& w, uintptr_t theta, uintptr_t before, uintptr_t flux, uintptr_t lack) {
+        w.theta_sum = pointer<double>(theta), w.before_sum = pointer<double>(before);
+        w.flux_sum = pointer<double>(flux), w.lack_sum = pointer<double>(lack);
       });
 }
 
@@ -151,14 +183,12 @@ void bind_column_transport(py::module_& m) {
   bind_results(m);
   bind_water(m);
   const auto free_gil = py::call_guard<py::gil_scoped_release>();
-  m.def("column_water", &column_water, py::arg("problem"), py::arg("history"), py::arg("water"), py::arg("threads"),
-        free_gil);
-  m.def("steady_water", &steady_water, py::arg("steady"), py::arg("water"), py::arg("threads"), free_gil);
-  m.def("steady_gradients", &steady_gradients, py::arg("steady"), py::arg("bars"), py::arg("threads"), free_gil);
   m.def("transport_forward", &transport_forward, py::arg("problem"), py::arg("water"), py::arg("output"),
         py::arg("kept").none(true), py::arg("threads"), free_gil);
   m.def("transport_adjoint", &transport_adjoint, py::arg("problem"), py::arg("water"), py::arg("kept"),
-        py::arg("cotangents"), py::arg("bars").none(true), py::arg("continuous"), py::arg("threads"), free_gil);
+        py::arg("cotangents"), py::arg("threads"), free_gil);
+  m.def("transport_tangent", &transport_tangent, py::arg("problem"), py::arg("water"), py::arg("kept"),
+        py::arg("tangents"), py::arg("threads"), free_gil);
 }
 
 }  // namespace dgpde

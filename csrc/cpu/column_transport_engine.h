@@ -6,23 +6,33 @@
 
 namespace dgpde {
 
-// Water that does not change, as arrays, for the rows of some intervals; or its gradients, which are added to.
-struct SteadyWater {
+// The water of some intervals, as a pack of columns finds it: the accepted steps of a column-flow run, or arrays of what
+// does not change; and what is asked of it beside. Its rows are made pack by pack and never stand in memory for all.
+struct TransportWater {
+  const ColumnProblem* flow = nullptr;  // null: steady water
+  ColumnHistory* history = nullptr;
+  bool elastic = false;                          // whether the flow stores water elastically
+  const ColumnCotangents* cotangents = nullptr;  // adjoint: what the flow's takes and gives; null where nobody asks
+  const ColumnTangents* tangents = nullptr;      // tangent run: likewise
+
   int64_t n = 0, nz = 0;
-  MutableView theta, flux;    // [nz, n], [nz + 1, n]
-  std::vector<double> steps;  // s
+  View theta, flux;              // [nz, n], [nz + 1, n]
+  View theta_moves, flux_moves;  // tangent run: their tangents; null where they do not move
+  std::vector<double> steps;     // s
   std::vector<int64_t> intervals;
+  // adjoint: sums over all segments [.., n], added to; null where nobody asks. The gradient of theta is theta_sum +
+  // before_sum; of the flux flux_sum and, above and below each cell, what the balance of the fluxes lacks
+  double *theta_sum = nullptr, *before_sum = nullptr, *flux_sum = nullptr, *lack_sum = nullptr;
 };
 
-#define DGPDE_DECLARE_TRANSPORT(ISA)                                                                       \
-  namespace engine_##ISA {                                                                                 \
-    void column_water(const ColumnProblem& p, ColumnHistory& history, WaterStore& water, int threads);     \
-    void steady_water(const SteadyWater& from, WaterStore& water, int threads);                            \
-    void steady_gradients(const SteadyWater& to, WaterStore& bars, int threads);                           \
-    void transport_forward(const TransportProblem& p, WaterStore& water, const TransportOutput& out,       \
-                           TransportStore* kept, int threads);                                             \
-    void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,             \
-                           const TransportCotangents& io, WaterStore* bars, bool continuous, int threads); \
+#define DGPDE_DECLARE_TRANSPORT(ISA)                                                                           \
+  namespace engine_##ISA {                                                                                     \
+    void transport_forward(const TransportProblem& p, const TransportWater& water, const TransportOutput& out, \
+                           TransportStore* kept, int threads);                                                 \
+    void transport_adjoint(const TransportProblem& p, const TransportWater& water, TransportStore& kept,       \
+                           const TransportCotangents& io, int threads);                                        \
+    void transport_tangent(const TransportProblem& p, const TransportWater& water, TransportStore& kept,       \
+                           const TransportTangents& io, int threads);                                          \
   }
 DGPDE_DECLARE_TRANSPORT(generic)
 #if defined(__x86_64__)

@@ -1,76 +1,136 @@
-// The water of a column-flow run's accepted steps, or of a steady flow, as rows that transport reads.
+// The water of a column-flow run's accepted steps, or of a steady flow, as rows that transport reads; its tangents and
+// its cotangents.
 #include "../math/column_water.h"
 
+#include <stdexcept>
+
+#include "../math/column_adjoint.h"
+#include "../math/column_tangent.h"
 #include "../math/history_rows.h"
-#include "column_transport_engine.h"
-#include "packs.h"
+#include "../math/water_moves.h"
+#include "../math/water_seeds.h"
+#include "pack_water.h"
 
 namespace dgpde {
 namespace DGPDE_ENGINE {
 
-using V = Pack<double>::type;
+using V = WaterPack;
 constexpr int W = Lane<V>::width;
 
-void column_water(const ColumnProblem& p, ColumnHistory& history, WaterStore& water, int threads) {
-  check_rows(history, W, sizeof(double));
-  water.allocate(p.n, p.nz, W, sizeof(double));
-  for_each_pack<V>(p.n, p.n, ReplayCells<V>::size(p.nz), threads, [&](int64_t pack, int64_t, V* scratch) {
-    PackHistory<V> from(history, pack);
-    WaterRows<V> to(water, pack);
-    ColumnWater<V>(p, Lanes{pack * W, p.n}, scratch, 1).run(from, to);
-  });
+namespace {
+
+// Steady water is linear in theta and flux: its tangents are made as it is.
+void fill_steady(const TransportWater& water, const View& theta, const View& flux, int64_t pack, WaterStore& to) {
+  if (to.packs.empty()) {
+    to.elastic = to.constant = true;  // elastic: what the balance of the given fluxes lacks
+    to.allocate(W, water.nz, W, sizeof(double));
+    to.steps.assign((water.steps.size() + 1) * W, 0.0);
+    to.intervals.assign((water.steps.size() + 1) * W, -1);
+    for (size_t i = W; i < to.steps.size(); ++i)
+      to.steps[i] = water.steps[i / W - 1], to.intervals[i] = water.intervals[i / W - 1];
+  }
+  WaterRows<V> rows(to, 0);
+  const Lanes lanes{pack * W, water.n};
+  for (int lane = 0; lane < W; ++lane) rows.finish(lane, static_cast<int64_t>(water.steps.size()) + 1, true);
+  const WaterRow<V> row = rows.row(0);
+  row.flux[0] = load<V>(flux, 0, 0, lanes);
+  for (int64_t k = 0; k < water.nz; ++k) {
+    row.theta[k] = load<V>(theta, 0, k, lanes);
+    row.flux[k + 1] = load<V>(flux, 0, k + 1, lanes);
+    row.elastic[k] = row.flux[k] - row.flux[k + 1];
+  }
 }
 
-void steady_water(const SteadyWater& from, WaterStore& water, int threads) {
-  water.elastic = true;  // what the balance of the given fluxes lacks
-  water.allocate(from.n, from.nz, W, sizeof(double));
-  const View theta{from.theta.data, 0, from.theta.z, from.theta.n}, flux{from.flux.data, 0, from.flux.z, from.flux.n};
-  const int64_t count = static_cast<int64_t>(from.steps.size()) + 1;
-  for_each_pack<V>(from.n, from.n, 1, threads, [&](int64_t pack, int64_t, V*) {
-    WaterRows<V> rows(water, pack);
-    const Lanes lanes{pack * W, from.n};
-    for (int lane = 0; lane < W; ++lane) rows.finish(lane, count, true);
-    for (int64_t r = 0; r < count; ++r) {
-      const WaterRow<V> row = rows.row(r);
-      row.flux[0] = load<V>(flux, 0, 0, lanes);
-      for (int64_t k = 0; k < from.nz; ++k) {
-        row.theta[k] = load<V>(theta, 0, k, lanes);
-        row.flux[k + 1] = load<V>(flux, 0, k + 1, lanes);
-        row.elastic[k] = row.flux[k] - row.flux[k + 1];
-      }
-      for (int lane = 0; lane < W; ++lane) {
-        row.dt[lane] = r > 0 ? from.steps[static_cast<size_t>(r - 1)] : 0.0;
-        row.interval[lane] = r > 0 ? from.intervals[static_cast<size_t>(r - 1)] : -1;
-      }
-    }
-  });
+Mask<V> owned(const Lanes& lanes) {
+  Mask<V> own{};
+  for (int lane = 0; lane < W; ++lane) put_mask(own, lane, lanes.owns(lane));
+  return own;
 }
 
-void steady_gradients(const SteadyWater& to, WaterStore& bars, int threads) {
-  check_rows(bars, W, sizeof(double));
-  for_each_pack<V>(to.n, to.n, 2 * to.nz + 1, threads, [&](int64_t pack, int64_t, V* sums) {
-    const WaterRows<V> rows(bars, pack);
-    const Lanes lanes{pack * W, to.n};
-    V *theta = sums, *flux = sums + to.nz;
-    const View as_theta{to.theta.data, 0, to.theta.z, to.theta.n}, as_flux{to.flux.data, 0, to.flux.z, to.flux.n};
-    for (int64_t k = 0; k < to.nz; ++k) theta[k] = load<V>(as_theta, 0, k, lanes);
-    for (int64_t k = 0; k <= to.nz; ++k) flux[k] = load<V>(as_flux, 0, k, lanes);
-    for (int64_t r = rows.longest() - 1; r > 0; --r) {
-      const WaterRow<V> row = rows.row(r);
-      for (int64_t k = 0; k < to.nz; ++k) {
-        theta[k] = theta[k] + (row.theta[k] + row.before[k]);
-        flux[k] = flux[k] + row.flux[k] + row.elastic[k];
-        flux[k + 1] = flux[k + 1] - row.elastic[k];
-      }
-      flux[to.nz] = flux[to.nz] + row.flux[to.nz];
-    }
-    Mask<V> own{};
-    for (int lane = 0; lane < W; ++lane) put_mask(own, lane, lanes.owns(lane));
-    auto* to_theta = static_cast<double*>(to.theta.data);
-    auto* to_flux = static_cast<double*>(to.flux.data);
-    for (int64_t k = 0; k < to.nz; ++k) store<V>(to_theta + k * to.theta.z, to.theta.n, lanes, own, theta[k]);
-    for (int64_t k = 0; k <= to.nz; ++k) store<V>(to_flux + k * to.flux.z, to.flux.n, lanes, own, flux[k]);
+// each(array of sums, its place in a row of bars, its cells)
+template <class Each>
+void each_sum(const TransportWater& water, const WaterRow<V>& row, const Each& each) {
+  each(water.theta_sum, row.theta, water.nz);
+  each(water.before_sum, row.before, water.nz);
+  each(water.flux_sum, row.flux, water.nz + 1);
+  each(water.lack_sum, row.elastic, water.nz);
+}
+
+}  // namespace
+
+int64_t water_scratch(const TransportWater& water, int64_t nz) {
+  return water.flow ? ReplayCells<V>::size(nz) + nz * ColumnAdjoint<V>::kSeeds : 0;
+}
+
+int64_t water_chunks(const TransportWater& water, int64_t n) {
+  const bool shared_sums =
+      water.flow && water.cotangents && static_cast<SoilKind>(water.flow->relation) == SoilKind::tabulated;
+  return shared_sums ? kTableChunks : n;
+}
+
+void load_water(const TransportWater& water, int64_t pack, WaterStore& rows, V* scratch) {
+  if (!water.flow) {
+    fill_steady(water, water.theta, water.flux, pack, rows);
+    return;
+  }
+  const ColumnProblem& p = *water.flow;
+  if (rows.packs.empty()) {
+    check_rows(*water.history, W, sizeof(double));
+    rows.roots = p.roots, rows.source = p.sources, rows.elastic = water.elastic;
+    rows.allocate(W, p.nz, W, sizeof(double));
+  }
+  PackHistory<V> from(*water.history, pack);
+  WaterRows<V> to(rows, 0);
+  ColumnWater<V>(p, Lanes{pack * W, p.n}, scratch, 1).run(from, to);
+}
+
+bool move_water(const TransportWater& water, int64_t pack, WaterStore& moves, V* scratch) {
+  if (!water.flow) {
+    if (!water.theta_moves.data) return false;
+    fill_steady(water, water.theta_moves, water.flux_moves, pack, moves);
+    return true;
+  }
+  if (!water.tangents) return false;
+  const ColumnProblem& p = *water.flow;
+  if (moves.packs.empty()) {
+    moves.roots = p.roots, moves.source = p.sources, moves.elastic = true;
+    moves.allocate(W, p.nz, W, sizeof(double));
+  }
+  PackHistory<V> from(*water.history, pack);
+  const WaterRows<V> to(moves, 0);
+  WaterMoves<V> left(to);
+  ColumnTangent<V>(p, *water.tangents, Lanes{pack * W, p.n}, 0, scratch, 1).run(from, left);
+  return true;
+}
+
+bool begin_bars(const TransportWater& water, int64_t pack, const WaterStore& rows, WaterStore& bars) {
+  if (bars.packs.empty()) {
+    bars.roots = rows.roots, bars.elastic = rows.elastic, bars.source = rows.source, bars.before = true;
+    bars.constant = rows.constant;
+    bars.allocate(W, rows.nz, W, sizeof(double));
+  }
+  if (!water.theta_sum) return false;
+  const Lanes lanes{pack * W, water.n};
+  each_sum(water, WaterRows<V>(bars, 0).row(0), [&](const double* from, V* to, int64_t cells) {
+    for (int64_t k = 0; k < cells; ++k) to[k] = load<V>(View{from, 0, water.n, 1}, 0, k, lanes);
   });
+  return true;
+}
+
+void pull_water(const TransportWater& water, int64_t pack, int64_t chunk, WaterStore& bars, V* scratch) {
+  const WaterRows<V> rows(bars, 0);
+  if (!water.flow) {
+    const Lanes lanes{pack * W, water.n};
+    const Mask<V> own = owned(lanes);
+    each_sum(water, rows.row(0), [&](double* to, const V* from, int64_t cells) {
+      for (int64_t k = 0; k < cells; ++k) store<V>(to + k * water.n, 1, lanes, own, from[k]);
+    });
+    return;
+  }
+  const ColumnProblem& p = *water.flow;
+  PackHistory<V> history(*water.history, pack);
+  ColumnAdjoint<V>(p, *water.cotangents, Lanes{pack * W, p.n}, chunk, scratch, 1)
+      .run(history, WaterSeeds<V>(rows), scratch + ReplayCells<V>::size(p.nz));
 }
 
 }  // namespace DGPDE_ENGINE

@@ -112,27 +112,22 @@ void flow_load(const FlowCall& call) { DGPDE_DISPATCH(flow_load(call)) }
 void flow_faces(const FlowCall& call) { DGPDE_DISPATCH(flow_faces(call)) }
 void flow_side(const SideCall& call) { DGPDE_DISPATCH(flow_side(call)) }
 
-void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, WaterStore* bars,
-                    bool single, int threads) {
-  DGPDE_DISPATCH(column_adjoint(p, io, history, bars, single, threads))
+void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
+                    int threads) {
+  DGPDE_DISPATCH(column_adjoint(p, io, history, single, threads))
 }
 
-void column_water(const ColumnProblem& p, ColumnHistory& history, WaterStore& water, int threads) {
-  DGPDE_DISPATCH(column_water(p, history, water, threads))
-}
-void steady_water(const SteadyWater& from, WaterStore& water, int threads) {
-  DGPDE_DISPATCH(steady_water(from, water, threads))
-}
-void steady_gradients(const SteadyWater& to, WaterStore& bars, int threads) {
-  DGPDE_DISPATCH(steady_gradients(to, bars, threads))
-}
-void transport_forward(const TransportProblem& p, WaterStore& water, const TransportOutput& out, TransportStore* kept,
-                       int threads) {
+void transport_forward(const TransportProblem& p, const TransportWater& water, const TransportOutput& out,
+                       TransportStore* kept, int threads) {
   DGPDE_DISPATCH(transport_forward(p, water, out, kept, threads))
 }
-void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,
-                       const TransportCotangents& io, WaterStore* bars, bool continuous, int threads) {
-  DGPDE_DISPATCH(transport_adjoint(p, water, kept, io, bars, continuous, threads))
+void transport_adjoint(const TransportProblem& p, const TransportWater& water, TransportStore& kept,
+                       const TransportCotangents& io, int threads) {
+  DGPDE_DISPATCH(transport_adjoint(p, water, kept, io, threads))
+}
+void transport_tangent(const TransportProblem& p, const TransportWater& water, TransportStore& kept,
+                       const TransportTangents& io, int threads) {
+  DGPDE_DISPATCH(transport_tangent(p, water, kept, io, threads))
 }
 
 void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,

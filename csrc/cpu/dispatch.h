@@ -32,15 +32,14 @@ void flow_load(const FlowCall& call);
 void flow_faces(const FlowCall& call);
 void flow_side(const SideCall& call);
 LinearEngine* linear_engine();  // new; it stays with the instruction set it was made for
-void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, WaterStore* bars,
-                    bool single, int threads);
-void column_water(const ColumnProblem& p, ColumnHistory& history, WaterStore& water, int threads);
-void steady_water(const SteadyWater& from, WaterStore& water, int threads);
-void steady_gradients(const SteadyWater& to, WaterStore& bars, int threads);
-void transport_forward(const TransportProblem& p, WaterStore& water, const TransportOutput& out, TransportStore* kept,
-                       int threads);
-void transport_adjoint(const TransportProblem& p, WaterStore& water, TransportStore& kept,
-                       const TransportCotangents& io, WaterStore* bars, bool continuous, int threads);
+void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single,
+                    int threads);
+void transport_forward(const TransportProblem& p, const TransportWater& water, const TransportOutput& out,
+                       TransportStore* kept, int threads);
+void transport_adjoint(const TransportProblem& p, const TransportWater& water, TransportStore& kept,
+                       const TransportCotangents& io, int threads);
+void transport_tangent(const TransportProblem& p, const TransportWater& water, TransportStore& kept,
+                       const TransportTangents& io, int threads);
 TransportEngine* transport_engine();  // likewise
 void transport_disperse(const DispersionCall& call);
 void transport_disperse_reverse(const DispersionCall& call);

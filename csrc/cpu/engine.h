@@ -8,18 +8,17 @@
 namespace dgpde {
 
 class LinearEngine;  // linear_call.h
-struct WaterStore;   // water_store.h
 
-#define DGPDE_DECLARE_ENGINE(ISA)                                                                              \
-  namespace engine_##ISA {                                                                                     \
-    void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single,  \
-                        int threads);                                                                          \
-    void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history,            \
-                        WaterStore* bars, bool single, int threads);                                           \
-    void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single, \
-                        int threads);                                                                          \
-    void soil_run(const SoilCall& call);                                                                       \
-    LinearEngine* linear_engine();                                                                             \
+#define DGPDE_DECLARE_ENGINE(ISA)                                                                                \
+  namespace engine_##ISA {                                                                                       \
+    void column_forward(const ColumnProblem& p, const ColumnOutput& out, ColumnHistory* history, bool single,    \
+                        int threads);                                                                            \
+    void column_adjoint(const ColumnProblem& p, const ColumnCotangents& io, ColumnHistory& history, bool single, \
+                        int threads);                                                                            \
+    void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,   \
+                        int threads);                                                                            \
+    void soil_run(const SoilCall& call);                                                                         \
+    LinearEngine* linear_engine();                                                                               \
   }
 DGPDE_DECLARE_ENGINE(generic)
 #if defined(__x86_64__)

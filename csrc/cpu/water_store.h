@@ -9,6 +9,9 @@ namespace dgpde {
 
 struct WaterStore : RowStore {
   bool roots = false, elastic = false, source = false, before = false;
+  bool constant = false;           // water that does not change: its values stand in row 0, for every step
+  std::vector<double> steps;       // of such water, [row][lane] s; their number is that of every lane's rows
+  std::vector<int64_t> intervals;  // likewise: their output intervals
   void allocate(int64_t columns, int64_t cells, int lanes, int bytes) {
     const int64_t parts = 2 + (roots ? 1 : 0) + (elastic ? 1 : 0) + (source ? 1 : 0) + (before ? 1 : 0);
     RowStore::allocate(columns, cells, lanes, bytes, parts * cells + 1);

@@ -10,6 +10,11 @@
 namespace dgpde {
 inline namespace DGPDE_ISA {
 
+// The movement of the water of each step is of no use to a run of flow alone.
+struct NoMoves {
+  static constexpr bool kThere = false;
+};
+
 template <class V>
 class ColumnTangent : ColumnReplay<V> {
   using Base = ColumnReplay<V>;
@@ -31,10 +36,22 @@ class ColumnTangent : ColumnReplay<V> {
 
   template <class History>
   DGPDE_HD void run(History& history) {
+    NoMoves none;
+    run(history, none);
+  }
+
+  // Leaves the movement of the water of each step in `moves` (water_moves.h).
+  template <class History, class Moves>
+  DGPDE_HD void run(History& history, Moves& moves) {
     begin(history);
-    while (any(active)) {
+    if constexpr (Moves::kThere) {
+      moves.enter(1);
+      for (int64_t k = 0; k < p.nz; ++k) moves.before.theta[k] = c.carry_theta(k);
+    }
+    for (int64_t r = 1; any(active); ++r) {
       this->load_step(history, row);
-      step();
+      if constexpr (Moves::kThere) moves.enter(r);
+      step(moves);
       for (int lane = 0; lane < W; ++lane) {
         if (!get_mask(active, lane)) continue;
         if (history.ends_interval(row[lane], lane)) write_interval(lane);
@@ -154,7 +171,8 @@ class ColumnTangent : ColumnReplay<V> {
     return t;
   }
 
-  DGPDE_HD void step() {
+  template <class Moves>
+  DGPDE_HD void step(const Moves& moves) {
     const int64_t last = p.nz - 1;
     V elim{}, rhs{}, border{}, carry{}, border_rhs{}, pivot = broadcast<V>(1), omega_rhs{};
     V before{}, from_below{}, flux_below{};
@@ -213,10 +231,15 @@ class ColumnTangent : ColumnReplay<V> {
         load = load - uptake;
         uptake_p = uptake_p + uptake;
         omega_rhs = omega_rhs + taken;
+        if constexpr (Moves::kThere) moves.now.taken[k] = uptake;
         along_omega = w * stress.a * omega_slope;
         row_root = -w * stress.a_psi;
       }
-      if (io.in.source.data) load = load + dz * load_series<V>(io.in.source, interval, k, lanes);
+      V added{};
+      if (io.in.source.data) added = dz * load_series<V>(io.in.source, interval, k, lanes);
+      load = load + added;
+      if constexpr (Moves::kThere)
+        if (moves.now.source) moves.now.source[k] = added;
       const V inv = R(1) / (diag - before * elim);
       rhs = (load - before * rhs) * inv;
       elim = next * inv;
@@ -240,15 +263,26 @@ class ColumnTangent : ColumnReplay<V> {
         x = x - c.border(k) * d_omega;
         uptake = uptake + c.root(k) * c.stress_psi(k) * root_rate * x;
       }
-      c.carry_theta(k) =
-          select(active, c.capacity(k) * x + along<kTheta>(c.dtheta_at(k), k, V(c.psi(k))), V(c.carry_theta(k)));
+      const V dtheta = c.capacity(k) * x + along<kTheta>(c.dtheta_at(k), k, V(c.psi(k)));
+      if constexpr (Moves::kThere) {
+        const V dpsi = c.psi(k) - c.psi_old(k), theta = c.theta(k);
+        moves.now.theta[k] = dtheta;
+        moves.now.elastic[k] =
+            inv_dt * (d_storage(k) * theta * dpsi + c.storage(k) * (dtheta * dpsi + theta * (x - c.carry_psi(k))));
+        if (p.roots)
+          moves.now.taken[k] = moves.now.taken[k] +
+                               c.root(k) * (c.stress_psi(k) * root_rate * x + c.stress(k) * omega_slope * d_omega);
+      }
+      c.carry_theta(k) = select(active, dtheta, V(c.carry_theta(k)));
       c.carry_psi(k) = select(active, x, V(c.carry_psi(k)));
     }
     const V x_top = c.carry_psi(last), x_bottom = c.carry_psi(0), dkr_top = c.dkr(last);
     const V pond = at_top.ponding + (top_d.ponding[kInPsi] + top_d.ponding[kInKr] * dkr_top) * x_top;
     const V run = at_top.runoff + (top_d.runoff[kInPsi] + top_d.runoff[kInKr] * dkr_top) * x_top;
     sum_top = sum_top + weight * (at_top.q + (top_flux.q_psi + top_flux.q_kr * dkr_top) * x_top);
-    sum_bottom = sum_bottom + weight * (at_bottom.q + (bottom_flux.q_psi + bottom_flux.q_kr * c.dkr(0)) * x_bottom);
+    const V moved_bottom = at_bottom.q + (bottom_flux.q_psi + bottom_flux.q_kr * c.dkr(0)) * x_bottom;
+    if constexpr (Moves::kThere) moves.close(moved_bottom, inv_dt, p.dz);
+    sum_bottom = sum_bottom + weight * moved_bottom;
     sum_runoff = sum_runoff + weight * run;
     sum_uptake = sum_uptake + weight * uptake;
     d_ponding = select(active, pond, d_ponding);

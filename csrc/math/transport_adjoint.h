@@ -3,17 +3,16 @@
 // content at both ends, fluxes, uptake, sources) go to rows of their own, for the adjoint of the flow.
 #pragma once
 
-#include "transport_rows.h"
-#include "transport_step.h"
+#include "transport_plain_adjoint.h"
 
 namespace dgpde {
 inline namespace DGPDE_ISA {
 
 template <class V>
-class TransportAdjoint : TransportStep<V> {
-  using Base = TransportStep<V>;
+class TransportAdjoint : TransportPlainAdjoint<V> {
+  using Base = TransportPlainAdjoint<V>;
   using Base::p, Base::lanes, Base::c, Base::w, Base::dt, Base::inv_dt, Base::weight, Base::interval, Base::active,
-      Base::top, Base::bottom, Base::solute, Base::flux;
+      Base::top, Base::bottom, Base::solute, Base::flux, Base::io, Base::bar, Base::worst, Base::carry_at;
   using Base::W;
   using typename Base::Face;
   using typename Base::Local;
@@ -22,42 +21,41 @@ class TransportAdjoint : TransportStep<V> {
  public:
   DGPDE_HD TransportAdjoint(const TransportProblem& problem, const TransportCotangents& cotangents,
                             const Lanes& which, V* scratch, int64_t stride)
-      : Base(problem, which, scratch, stride), io(cotangents) {}
+      : Base(problem, cotangents, which, scratch, stride) {}
 
-  // `continuous`: the fluxes of the water follow from its bottom flux, as those of a flow run do.
+  // `continuous`: the fluxes of the water follow from its bottom flux, as those of a flow run do. `resumed`: bars of
+  // constant water already hold those of the segments after this one.
   // Where nobody asks for the bars they go to one row of scratch memory, `none`.
   DGPDE_HD void run(const WaterRows<V>& water, const TransportRows<V>& kept, WaterRows<V>* bars,
-                    const WaterRow<V>& none, bool continuous) {
+                    const WaterRow<V>& none, bool resumed, bool continuous) {
     begin();
-    bar = none;
-    if (bars) {
+    bar = bars ? bars->row(0) : none;
+    if (!resumed) clear(bar);
+    if (bars)
       for (int lane = 0; lane < W; ++lane) bars->finish(lane, water.count(lane), false);
-      clear(bars->row(0));
-    }
     for (int64_t r = water.longest() - 1; r > 0; --r) {
       for (int lane = 0; lane < W; ++lane) put_mask(active, lane, lanes.owns(lane) && r < kept.count(lane));
-      if (bars) bar = bars->row(r);
-      clear(bar);
+      if (!water.constant()) {
+        if (bars) bar = bars->row(r);
+        clear(bar);
+      }
       if (!any(active)) continue;
       this->load_water(water, r);
-      load_states(kept, r);
-      for (int64_t i = p.solutes() - 1; i >= 0; --i)
-        p.scheme == Advection::tvd ? reverse<true>(i, r, water, kept) : reverse<false>(i, r, water, kept);
+      this->load_states(kept, r, false);
+      const bool last_of_these = this->ends_here(water, kept, r);
+      for (int64_t i = p.solutes() - 1; i >= 0; --i) {
+        if (this->is_plain(i))
+          this->reverse_plain(i, r, water, kept, last_of_these);
+        else
+          p.scheme == Advection::tvd ? reverse<true>(i, r, water, kept) : reverse<false>(i, r, water, kept);
+      }
+      this->fresh = last_of_these;
       fold_fluxes(continuous);
     }
     finish(kept);
   }
 
  private:
-  const TransportCotangents& io;
-  WaterRow<V> bar;
-  V worst{};
-
-  DGPDE_HD int64_t solute_at(int64_t t, int64_t i) const { return (t * p.solutes() + i) * p.n; }
-  DGPDE_HD double* carry_at(int64_t i, int j, int64_t k) const {
-    return io.carry + ((i * kStates + j) * p.nz + k) * p.n;
-  }
-
   DGPDE_HD void begin() {
     for (int64_t i = 0; i < p.solutes(); ++i) {
       const SoluteCells<V> s = solute(i);
@@ -81,42 +79,6 @@ class TransportAdjoint : TransportStep<V> {
     row.flux[p.nz] = V{};
   }
 
-  // The states before the step, and what decayed in it.
-  DGPDE_HD void load_states(const TransportRows<V>& kept, int64_t r) {
-    kept.each(r - 1, [&](int64_t i, int j, const V* at) {
-      const SoluteCells<V> s = solute(i);
-      for (int64_t k = 0; k < p.nz; ++k) s.state(k, j) = select(active, at[k], V{});
-    });
-    for (int64_t i = 0; i < p.solutes(); ++i) {
-      const SoluteKind& kind = p.kinds[i];
-      const SoluteCells<V> s = solute(i);
-      const V *x = kept.at(r, i, 0), *sorbed = kept.at(r, i, 1), *still = kept.at(r, i, 2);
-      for (int64_t k = 0; k < p.nz; ++k) {
-        s.of_decayed(k) = V{};
-        const Phases<V> f =
-            phases<V>(kind.isotherm, select(active, x[k], V{}), s.input(k, kCapacity), s.input(k, kShape));
-        V held = this->mobile(s, k) * f.c + (kind.kinetic ? select(active, sorbed[k], V{}) : f.m);
-        if (kind.immobile) held = held + s.input(k, kImmobileTheta) * select(active, still[k], V{});
-        s.decayed(k) = this->size(k) * s.input(k, kDecay) * held;
-      }
-    }
-  }
-
-  DGPDE_HD V observed(const double* cotangent, int64_t t_shift, int64_t i, int64_t k, Mask<V> where) const {
-    V x{};
-    for (int lane = 0; lane < W; ++lane)
-      if (get_mask(where, lane))
-        put(x, lane, cotangent[solute_at(interval[lane] + t_shift, i) * p.nz + k * p.n + lanes.column(lane)]);
-    return x;
-  }
-  DGPDE_HD V side_cotangent(const double* cotangent, int64_t i) const {
-    V x{};
-    if (!cotangent) return x;
-    for (int lane = 0; lane < W; ++lane)
-      if (get_mask(active, lane)) put(x, lane, cotangent[solute_at(interval[lane], i) + lanes.column(lane)]);
-    return weight * x;
-  }
-
   template <bool kTvd>
   DGPDE_HD void reverse(int64_t i, int64_t r, const WaterRows<V>& water, const TransportRows<V>& kept) {
     const SoluteKind& kind = p.kinds[i];
@@ -131,27 +93,21 @@ class TransportAdjoint : TransportStep<V> {
     this->template scale_columns<kTvd>();
 
     // Cotangents of the new state: carried, observed, of the fluxes through the sides, of what decayed
-    const V seed_top = side_cotangent(io.top_flux, i), seed_bottom = side_cotangent(io.bottom_flux, i);
+    const V seed_top = this->side_cotangent(io.top_flux, i), seed_bottom = this->side_cotangent(io.bottom_flux, i);
     Mask<V> ends{};
-    bool observes = false;
-    if (io.concentration)
-      for (int lane = 0; lane < W; ++lane) {
-        const bool there = get_mask(active, lane) && water.ends_interval(r, lane);
-        put_mask(ends, lane, there);
-        observes |= there;
-      }
+    const bool observes = this->observed_lanes(water, r, ends);
     for (int64_t k = 0; k < p.nz; ++k) {
       const R dz = this->size(k);
       const Local l = this->local(kind, s, k);
       V of_c = s.next(k, 0), of_m = s.next(k, 1), of_still = s.next(k, 2);
-      if (observes) of_c = of_c + observed(io.concentration, 0, i, k, ends);
+      if (observes) of_c = of_c + this->observed(i, k, ends);
       if (k == last) of_c = of_c + seed_top * top.f1;
       if (k == 0) of_c = of_c + seed_bottom * bottom.f1;
       const V decay = dz * s.input(k, kDecay) * s.of_decayed(k);
       of_c = of_c + decay * this->mobile(s, k), of_m = of_m + decay;
       if (kind.immobile) {
         of_still = of_still + decay * s.input(k, kImmobileTheta);
-        of_c = of_c + of_still * s.input(k, kImmobileRate) * l.inv_b;
+        of_c = of_c + select(active, of_still * s.input(k, kImmobileRate) * l.inv_b, V{});
       }
       s.next(k, 0) = of_c, s.next(k, 1) = of_m, s.next(k, 2) = of_still;
       const V of_sorbed = kind.kinetic ? of_m * s.input(k, kSorptionRate) * l.inv_s : of_m;
@@ -164,33 +120,27 @@ class TransportAdjoint : TransportStep<V> {
     check<kTvd>();
     cells(i, r, kept);
     faces<kTvd>(i);
-    side(i, last, top, -flux(p.nz), seed_top, kTopValue, p.nz, R(-1));
-    side(i, 0, bottom, flux(0), seed_bottom, kBottomValue, 0, R(1));
-    if (p.in[i].slot[kDiffusion].data || io.grad[i].slot[kDiffusion].data)
-      for (int64_t k = 0; k < p.nz; ++k) {
-        const V theta = c.theta(k), to = this->theta_power(kind, k);
-        s.sum(k, kDiffusion) = s.sum(k, kDiffusion) + c.of_spread(k) * to;
-        bar.theta[k] = bar.theta[k] +
-                       c.of_spread(k) * s.input(k, kDiffusion) * static_cast<R>(kind.diffusion_power) * to / theta;
-      }
+    end(i, last, top, -flux(p.nz), seed_top, kTopValue, p.nz, R(-1));
+    end(i, 0, bottom, flux(0), seed_bottom, kBottomValue, 0, R(1));
+    if (this->diffuses(i))
+      for (int64_t k = 0; k < p.nz; ++k) this->pull_spread(i, k, V(c.of_spread(k)));
+  }
+  DGPDE_HD void end(int64_t i, int64_t k, const SideFlux<V>& f, V q, V seed, int slot, int64_t face, R direction) {
+    const V of_flux = select(active, c.rhs(k) + seed, V{});
+    c.of_spread(k) = c.of_spread(k) + this->side(i, k, f, q, of_flux, V(c.c(k)), slot, face, direction);
   }
 
   // What is left of the transposed rows, against the size of their terms.
   template <bool kTvd>
   DGPDE_HD void check() {
-    const R limit = vmax(static_cast<R>(p.linear_tolerance), R(1e4) * std::numeric_limits<R>::epsilon());
-    // Far from all that is observed the multipliers fade below the normal numbers, whose digits are not all there.
-    const R fading = std::numeric_limits<R>::min() / std::numeric_limits<R>::epsilon();
     if (!kTvd && !any(this->doubtful)) {
-      // what is not a number spreads through the substitution to the lowest cell
-      worst = select(mask_and(active, mask_not(finite(V(c.rhs(0))))), broadcast<V>(1), worst);
+      this->check_finite(V(c.rhs(0)));
       return;
     }
     for (int64_t k = 0; k < p.nz; ++k) {
       const V made = this->template times_column<kTvd>(k, [&](int64_t j) { return V(c.rhs(j)); });
       const V asked = select(active, V(c.change(k)), V{});
-      const V terms = vabs(V(c.diag(k)) * V(c.rhs(k))) + vabs(asked);
-      worst = select(vabs(made - asked) <= limit * terms + fading, worst, broadcast<V>(1));
+      this->check_row(made - asked, vabs(V(c.diag(k)) * V(c.rhs(k))) + vabs(asked));
     }
   }
 
@@ -259,9 +209,9 @@ class TransportAdjoint : TransportStep<V> {
         V come{};
         if (in.slot[kSourceC].data) come = select(g > V{}, lambda * this->series(in.slot[kSourceC], k), V{});
         bar.source[k] = bar.source[k] + gone + come;
-        add_series(grad.slot[kSourceC], k, lambda * vmax(g, V{}));
+        this->add_series(grad.slot[kSourceC], k, lambda * vmax(g, V{}));
       }
-      add_series(grad.slot[kProduction], k, lambda * dz);
+      this->add_series(grad.slot[kProduction], k, lambda * dz);
       if (kind.parent >= 0) {
         const SoluteCells<V> parent = solute(kind.parent);
         s.sum(k, kYield) = s.sum(k, kYield) + lambda * parent.decayed(k);
@@ -281,29 +231,13 @@ class TransportAdjoint : TransportStep<V> {
       const Face f = this->template face_above<kTvd>(k);
       const V of_conductance = of_flux * (c.c(k) - c.c(k + 1)) * (R(0.5) / this->distance(k));
       const V length = s.input(k, kDispersivity) + s.input(k + 1, kDispersivity), along = of_conductance * vabs(q);
-      bar.flux[k + 1] = bar.flux[k + 1] + of_flux * f.per_q + of_conductance * length * sign(q);
+      bar.flux[k + 1] = bar.flux[k + 1] + of_flux * f.per_q + of_conductance * length * this->sign(q);
       c.of_spread(k) = c.of_spread(k) + of_conductance;
       c.of_spread(k + 1) = c.of_spread(k + 1) + of_conductance;
       s.sum(k, kDispersivity) = s.sum(k, kDispersivity) + along;
       s.sum(k + 1, kDispersivity) = s.sum(k + 1, kDispersivity) + along;
     }
   }
-  static DGPDE_HD V sign(V q) {
-    const V one = broadcast<V>(1);
-    return select(q > V{}, one, select(q < V{}, -one, V{}));
-  }
-
-  DGPDE_HD void side(int64_t i, int64_t k, const SideFlux<V>& f, V q, V seed, int slot, int64_t face, R direction) {
-    const SoluteCells<V> s = solute(i);
-    const V of_flux = select(active, c.rhs(k) + seed, V{}), conc = c.c(k);
-    const V of_spread = of_flux * (f.spread0 + f.spread1 * conc) * (R(2) / this->size(k));
-    const V of_q = of_flux * (f.q0 + f.q1 * conc) + of_spread * s.input(k, kDispersivity) * sign(q);
-    c.of_spread(k) = c.of_spread(k) + of_spread;
-    s.sum(k, kDispersivity) = s.sum(k, kDispersivity) + of_spread * vabs(q);
-    bar.flux[face] = bar.flux[face] + direction * of_q;
-    add_series(io.grad[i].slot[slot], 0, of_flux * f.v0);
-  }
-
   // Cotangents of the fluxes as those of what they follow from.
   DGPDE_HD void fold_fluxes(bool continuous) {
     if (!continuous) return;
@@ -318,13 +252,6 @@ class TransportAdjoint : TransportStep<V> {
       if (bar.source) bar.source[k] = bar.source[k] + above;
     }
     bar.flux[0] = bar.flux[0] + above;
-  }
-
-  DGPDE_HD void add_series(const MutableView& v, int64_t k, V x) const {
-    if (!v.data) return;
-    for (int lane = 0; lane < W; ++lane)
-      if (get_mask(active, lane))
-        static_cast<R*>(v.data)[interval[lane] * v.t + k * v.z + lanes.column(lane) * v.n] += get(x, lane);
   }
 
   DGPDE_HD void finish(const TransportRows<V>& kept) {

@@ -165,17 +165,33 @@ struct TransportCells : CellMemory<V, kTransportValues> {
   DGPDE_TRANSPORT_VALUES(DGPDE_TRANSPORT_VALUE)
 };
 
-// Values of a cell and solute that stay from step to step.
-constexpr int kSoluteValues = kCellSlots + 2 * kStates + 2 + kCellSlots;
+// Values of a cell and solute that stay from step to step; the first ones are those of a plain solute (transport_plain.h).
+// clang-format off
+#define DGPDE_SOLUTE_VALUES(VALUE)                                                                          \
+  VALUE(inv) VALUE(elim) VALUE(couple)        /* factors of its matrix */                                   \
+  VALUE(hold) VALUE(store)                    /* dz (theta + a) at the step's beginning, over dt; at its end */ \
+  VALUE(lose)                                 /* forward: what decays and leaves with the water [m/s] */    \
+  VALUE(of_now) VALUE(of_old)                 /* adjoint: sums over steps of lambda c', lambda c, */        \
+  VALUE(of_below) VALUE(of_above)             /* of (lambda_above - lambda) c' and ... c'_above, */         \
+  VALUE(of_side)                              /* of the cotangent of the side's conductance */              \
+  VALUE(decayed) VALUE(of_decayed)            /* kg m-2 s-1; its cotangent or tangent */
+// clang-format on
+#define DGPDE_SOLUTE_INDEX(name) solute_##name,
+enum SoluteIndex { DGPDE_SOLUTE_VALUES(DGPDE_SOLUTE_INDEX) kOwnValues };
+
+constexpr int kSoluteValues = kOwnValues + 2 * kStates + 2 * kCellSlots;
 template <class V>
 struct SoluteCells : CellMemory<V, kSoluteValues> {
-  DGPDE_HD V& input(int64_t k, int slot) const { return this->value(k, slot); }
-  DGPDE_HD V& state(int64_t k, int i) const { return this->value(k, kCellSlots + i); }
-  // the state after the step; in the adjoint the cotangents of c, of the sorbed mass and of the immobile concentration
-  DGPDE_HD V& next(int64_t k, int i) const { return this->value(k, kCellSlots + kStates + i); }
-  DGPDE_HD V& decayed(int64_t k) const { return this->value(k, kCellSlots + 2 * kStates); }  // kg m-2 s-1
-  DGPDE_HD V& of_decayed(int64_t k) const { return this->value(k, kCellSlots + 2 * kStates + 1); }
-  DGPDE_HD V& sum(int64_t k, int slot) const { return this->value(k, kCellSlots + 2 * kStates + 2 + slot); }
+#define DGPDE_SOLUTE_VALUE(name) \
+  DGPDE_HD V& name(int64_t k) const { return this->value(k, solute_##name); }
+  DGPDE_SOLUTE_VALUES(DGPDE_SOLUTE_VALUE)
+  DGPDE_HD V& state(int64_t k, int i) const { return this->value(k, kOwnValues + i); }
+  // the state after the step; in the adjoint the cotangents of c, of the sorbed mass and of the immobile concentration,
+  // in the tangent run their tangents
+  DGPDE_HD V& next(int64_t k, int i) const { return this->value(k, kOwnValues + kStates + i); }
+  DGPDE_HD V& input(int64_t k, int slot) const { return this->value(k, kOwnValues + 2 * kStates + slot); }
+  // adjoint: gradients of the inputs summed over the steps; tangent run: tangents of the inputs
+  DGPDE_HD V& sum(int64_t k, int slot) const { return this->value(k, kOwnValues + 2 * kStates + kCellSlots + slot); }
 };
 
 }  // namespace DGPDE_ISA

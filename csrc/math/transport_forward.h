@@ -1,12 +1,11 @@
 // Solutes in a pack of columns, forward in time along the accepted steps of the water.
 //
-// A problem that is linear in c (upwind or central, no or linear sorption) is one direct solve a step and solute, else
-// Newton in x. Every iterate is solved for itself, not for its update, so that the linear problems of positive schemes
+// A problem that is linear in c (upwind or central, no or linear sorption) is one direct solve a step and solute, with
+// factors that are kept where it is plain (transport_plain.h), else Newton in x. Every iterate is solved for itself, not for its update, so that the linear problems of positive schemes
 // stay positive to the last bit.
 #pragma once
 
-#include "transport_rows.h"
-#include "transport_step.h"
+#include "transport_plain.h"
 
 namespace dgpde {
 inline namespace DGPDE_ISA {
@@ -14,10 +13,10 @@ inline namespace DGPDE_ISA {
 enum TransportStatus : int32_t { kDone = 0, kNoConvergence = 1, kNotFinite = 2, kNoMobileWater = 4 };
 
 template <class V>
-class TransportForward : TransportStep<V> {
-  using Base = TransportStep<V>;
+class TransportForward : TransportPlain<V> {
+  using Base = TransportPlain<V>;
   using Base::p, Base::lanes, Base::c, Base::w, Base::dt, Base::inv_dt, Base::weight, Base::interval, Base::active,
-      Base::top, Base::bottom, Base::solute, Base::flux, Base::lack;
+      Base::top, Base::bottom, Base::solute, Base::flux, Base::lack, Base::changed, Base::entered;
   using Base::W;
   using typename Base::Local;
   using typename Base::R;
@@ -41,6 +40,10 @@ class TransportForward : TransportStep<V> {
       this->load_water(water, r);
       check_mobile();
       for (int64_t i = 0; i < p.solutes(); ++i) {
+        if (this->is_plain(i)) {
+          advance_plain(i, kept ? kept->at(r, i, 0) : nullptr);
+          continue;
+        }
         this->coefficients(i);
         p.scheme == Advection::tvd ? advance<true>(i) : advance<false>(i);
         settle(i);
@@ -261,7 +264,12 @@ class TransportForward : TransportStep<V> {
       moved = moved + dt * (vabs(added) + vabs(lost)) + vabs(stored);
       change = change + stored;
     }
-    const V from_top = top.f0 + top.f1 * c.c(last), from_bottom = bottom.f0 + bottom.f1 * c.c(0);
+    balance(i, gain, moved, change, top.f0 + top.f1 * c.c(last), bottom.f0 + bottom.f1 * c.c(0));
+    if (p.scheme == Advection::central)
+      for (int64_t k = 0; k < last; ++k) oscillation(k, flux(k + 1), V(c.conductance(k)));
+  }
+  // What the inside of the columns gained, moved and stored in the step of a solute, with what came through the sides.
+  DGPDE_HD void balance(int64_t i, V gain, V moved, V change, V from_top, V from_bottom) {
     gain = gain + dt * (from_top + from_bottom);
     moved = moved + dt * (vabs(from_top) + vabs(from_bottom));
     const auto good = mask_and(active, mask_not(failed));
@@ -273,24 +281,73 @@ class TransportForward : TransportStep<V> {
       out.top_flux[solute_at(at, i) + column] += get(weight, lane) * get(from_top, lane);
       out.bottom_flux[solute_at(at, i) + column] += get(weight, lane) * get(from_bottom, lane);
     }
-    if (p.scheme == Advection::central) oscillation(good);
   }
 
-  // Largest grid Peclet and Courant numbers of the step.
-  DGPDE_HD void oscillation(Mask<V> good) {
+  // Largest grid Peclet and Courant numbers, from the flux through the face above cell k and its conductance.
+  DGPDE_HD void oscillation(int64_t k, V q, V d) {
+    const auto good = mask_and(active, mask_not(failed));
     const V none = broadcast<V>(std::numeric_limits<R>::infinity());
-    for (int64_t k = 0; k + 1 < p.nz; ++k) {
-      const V q = vabs(flux(k + 1)), d = c.conductance(k);
-      const auto spreads = d > V{};
-      const V number = select(q > V{}, select(spreads, q / select(spreads, d, q), none), V{});
-      peclet = select(good, vmax(peclet, number), peclet);
-      courant = select(good, vmax(courant, q * dt / (c.theta(k) * this->size(k))), courant);
+    const auto spreads = d > V{};
+    q = vabs(q);
+    const V number = select(q > V{}, select(spreads, q / select(spreads, d, q), none), V{});
+    peclet = select(good, vmax(peclet, number), peclet);
+    courant = select(good, vmax(courant, q * dt / (c.theta(k) * this->size(k))), courant);
+  }
+
+  // A step of a plain solute; its new state goes to `row` too, unless that is null.
+  DGPDE_HD void advance_plain(int64_t i, V* row) {
+    const SoluteKind& kind = p.kinds[i];
+    const SoluteInputs<View>& in = p.in[i];
+    const SoluteCells<V> s = solute(i);
+    const int64_t last = p.nz - 1;
+    if (changed || entered || p.solutes() > 1) this->sides(i);
+    if (changed) {
+      this->template factorise<false>(i);
+      for (int64_t k = 0; k <= last; ++k) s.lose(k) = s.input(k, kDecay) * s.store(k) + this->loss(kind, k);
+      if (p.scheme == Advection::central)
+        this->rows(i, [&](int64_t k, V, V, V, V q, V d) {
+          if (k < last) oscillation(k, q, d);
+        });
     }
+    const bool fed = w.source && in.slot[kSourceC].data, made = in.slot[kProduction].data || kind.parent >= 0;
+    V r{}, gain{}, moved{};
+    for (int64_t k = 0; k <= last; ++k) {
+      V load = s.hold(k) * s.state(k, 0);
+      if (fed || made) {
+        V added{};
+        if (fed) added = vmax(select(active, w.source[k], V{}), V{}) * this->series(in.slot[kSourceC], k);
+        if (in.slot[kProduction].data) added = added + this->size(k) * this->series(in.slot[kProduction], k);
+        if (kind.parent >= 0) added = added + s.input(k, kYield) * solute(kind.parent).decayed(k);
+        load = load + added, gain = gain + added, moved = moved + vabs(added);
+      }
+      if (k == 0) load = load + bottom.f0;
+      if (k == last) load = load + top.f0;
+      r = load * s.inv(k) - s.couple(k) * r;
+      s.next(k, 0) = r;
+    }
+    const bool tells = this->has_daughter(i);
+    V x{}, highest{}, turned{}, change{};
+    for (int64_t k = last; k >= 0; --k) {
+      const V old = s.state(k, 0);
+      x = s.next(k, 0) - s.elim(k) * x;
+      if (k == last) highest = x;
+      const V lost = s.lose(k) * x, stored = s.store(k) * x - dt * (s.hold(k) * old);
+      gain = gain - lost, moved = moved + vabs(lost);
+      change = change + stored, turned = turned + vabs(stored);
+      if (tells) s.decayed(k) = s.input(k, kDecay) * s.store(k) * x;
+      const V now = select(active, x, old);
+      s.state(k, 0) = now;
+      if (row) row[k] = now;
+    }
+    for (int lane = 0; lane < W; ++lane) iterations[lane] += get_mask(active, lane);
+    fail(mask_not(finite(x)), kNotFinite);  // what is not a number spreads to the lowest cell
+    balance(i, dt * gain, dt * moved + turned, change, top.f0 + top.f1 * highest, bottom.f0 + bottom.f1 * x);
   }
 
   DGPDE_HD void accept() {
     const auto good = mask_and(active, mask_not(failed));
     for (int64_t i = 0; i < p.solutes(); ++i) {
+      if (this->is_plain(i)) continue;
       const SoluteKind& kind = p.kinds[i];
       const SoluteCells<V> s = solute(i);
       for (int64_t k = 0; k < p.nz; ++k) {
@@ -304,6 +361,7 @@ class TransportForward : TransportStep<V> {
 
   DGPDE_HD void keep(const TransportRows<V>& kept, int64_t r) const {
     kept.each(r, [&](int64_t i, int j, V* at) {
+      if (r > 0 && this->is_plain(i)) return;  // has left its own
       const SoluteCells<V> s = solute(i);
       for (int64_t k = 0; k < p.nz; ++k) at[k] = s.state(k, j);
     });

@@ -28,12 +28,14 @@ class TransportStep {
   V* const solute_memory;
   const int64_t stride;
 
-  WaterRow<V> w;         // of the step in hand
-  V dt, inv_dt, weight;  // step, its inverse, its part of the interval
-  Mask<V> doubtful{};    // lanes in which the last transposed elimination may have lost digits
-  V lack{};              // what the tolerance of the flow has left of the water's balance, in the top cell [m/s]
-  int64_t interval[W];
-  Mask<V> active;
+  WaterRow<V> w;           // of the step in hand
+  V dt{}, inv_dt, weight;  // step, its inverse, its part of the interval
+  Mask<V> doubtful{};      // lanes in which the last transposed elimination may have lost digits
+  V lack{};                // what the tolerance of the flow has left of the water's balance, in the top cell [m/s]
+  int64_t interval[W] = {};
+  Mask<V> active, loaded{};  // lanes that take the step in hand; that took the one loaded before
+  bool changed = true;       // since the step before: lanes, dt or the water
+  bool entered = true;       // another interval
   V top_value{}, bottom_value{};
   SideFlux<V> top, bottom;
 
@@ -73,17 +75,24 @@ class TransportStep {
 
   // The water of a step; lanes that are not active get a step of 1 s through which nothing changes.
   DGPDE_HD void load_water(const WaterRows<V>& water, int64_t r) {
+    const bool first = w.theta == nullptr;
     w = water.row(r);
     const WaterRow<V> before = water.row(r - 1);
+    changed = first || !water.constant(), entered = first;
     for (int lane = 0; lane < W; ++lane) {
       const bool there = get_mask(active, lane);
-      interval[lane] = there ? w.interval[lane] : 0;
+      const int64_t at = there ? w.interval[lane] : 0;
       const double step = there ? w.dt[lane] : 1.0;
-      const double length = p.times[interval[lane] + 1] - p.times[interval[lane]];
+      const double length = p.times[at + 1] - p.times[at];
+      changed |= there != get_mask(loaded, lane) || static_cast<R>(step) != get(dt, lane);
+      entered |= at != interval[lane];
+      interval[lane] = at;
       put(dt, lane, static_cast<R>(step));
       put(inv_dt, lane, static_cast<R>(1.0 / step));
       put(weight, lane, static_cast<R>(step / length));
     }
+    loaded = active;
+    if (!changed) return;
     const V one = broadcast<V>(1);
     for (int64_t k = 0; k < p.nz; ++k) {
       c.theta(k) = select(active, w.theta[k], one);

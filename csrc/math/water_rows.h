@@ -10,6 +10,8 @@
 //     elastic   [nz]      m/s into elastic storage, or what a steady flow's balance lacks   (only with `elastic`)
 //     source    [nz]      m/s from sources, negative where they take water out              (only with `source`)
 //
+// Water that does not change has its values once, in row 0. Its cotangents are summed over the steps there.
+//
 // The cotangents and the tangents of the water have rows of the same form; cotangents, besides, `before` [nz]: that of
 // theta at the beginning of the step.
 #pragma once
@@ -34,7 +36,16 @@ class WaterRows {
   WaterRows(WaterStore& water, int64_t pack)
       : store(water), rows(water.packs[static_cast<size_t>(pack)]), bytes(water.row_bytes()) {}
 
-  WaterRow<V> row(int64_t r) const { return row_at(reinterpret_cast<V*>(rows.row(r, bytes))); }
+  WaterRow<V> row(int64_t r) const {
+    if (!store.constant) return row_at(reinterpret_cast<V*>(rows.row(r, bytes)));
+    WaterRow<V> w = row_at(reinterpret_cast<V*>(rows.row(0, bytes)));
+    if (!store.steps.empty()) {  // cotangents have none
+      w.dt = store.steps.data() + r * Lane<V>::width;
+      w.interval = store.intervals.data() + r * Lane<V>::width;
+    }
+    return w;
+  }
+  bool constant() const { return store.constant; }
   // A row of the same form in other memory, of store.values + 2 packs.
   WaterRow<V> row_at(V* at) const {
     WaterRow<V> w;
@@ -65,7 +76,7 @@ class WaterRows {
   }
 
  private:
-  const WaterStore& store;
+  WaterStore& store;
   PackRows& rows;
   const int64_t bytes;
 };

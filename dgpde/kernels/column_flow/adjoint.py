@@ -23,6 +23,9 @@ from dgpde.kernels.column_flow.problem import SOIL_PARAMETERS, ColumnProblem
 from dgpde.kernels.soil_relation.reference import is_shared
 
 OUTPUTS = ("psi", "ponding", "top_flux", "bottom_flux", "runoff", "uptake")
+Walk = Callable[
+    [Segment, NativeProblem, Any, Any], None
+]  # segment, its problem, cotangents or tangents, history
 Replay = tuple[Segment, dict[str, Tensor], Any]  # segment, inputs with the state at its start, history
 
 
@@ -47,7 +50,7 @@ def run_adjoint(
     cotangents: dict[str, Tensor | None],
     wanted: set[str],
     replays: Iterable[Replay],
-    carried: Callable[[Segment, NativeProblem, Any], Any] | None = None,
+    walk: Walk | None = None,
 ) -> dict[str, Tensor]:
     """Gradients of the wanted inputs, each with the input's own shape.
 
@@ -57,8 +60,7 @@ def run_adjoint(
         cotangents: of the outputs by name; None is zero.
         wanted: names of the inputs whose gradients are asked for.
         replays: the segments with their histories, last first.
-        carried: gives, for a segment, its problem and its history, the cotangents that the water of its steps has from
-            what it carried.
+        walk: walks a segment in the backend's place, for whom its water carried something.
 
     Raises:
         SolveError: a transposed solve did not meet options.linear_tolerance.
@@ -110,7 +112,10 @@ def run_adjoint(
             else:
                 strides = (value.stride(0), 0, 0) if name == "soil.table" else strides_tzn(name, value)
             io.set_gradient(group, slot, value.data_ptr(), *strides)
-        backend.adjoint(native, io, history, carried(segment, native, history) if carried else None)
+        if walk:
+            walk(segment, native, io, history)
+        else:
+            backend.adjoint(native, io, history)
         del history  # before the next one is made
         resume = True
 
@@ -142,6 +147,7 @@ def run_tangent(
     inputs: dict[str, Tensor],
     tangents: dict[str, Tensor],
     replays: Iterable[Replay],
+    walk: Walk | None = None,
 ) -> dict[str, Tensor]:
     """Tangents of the outputs for tangents of some inputs (the others do not move).
 
@@ -149,6 +155,7 @@ def run_tangent(
         backend, problem, inputs: as for `run_adjoint`.
         tangents: by input name, with the inputs' shapes.
         replays: the segments with their histories, first first.
+        walk: as for `run_adjoint`.
     """
     module = backend.module
     psi0 = inputs["psi0"]
@@ -188,6 +195,9 @@ def run_tangent(
             else:
                 io.set_tangent(group, slot, value.data_ptr(), *strides_tzn(name, value))
             keep.append(value)
-        backend.tangent(native, io, history)
+        if walk:
+            walk(segment, native, io, history)
+        else:
+            backend.tangent(native, io, history)
         del history
     return outputs

@@ -47,11 +47,9 @@ class CpuBackend:
         gather_segment(out, part, segment)
         return history
 
-    def adjoint(self, native: NativeProblem, cotangents: Any, history: Any, bars: Any = None) -> None:
-        """Walk one segment backwards; ``bars`` are the cotangents of the water of its steps."""
-        self.module.column_adjoint(
-            native.native, cotangents, history, native.single, torch.get_num_threads(), bars
-        )
+    def adjoint(self, native: NativeProblem, cotangents: Any, history: Any) -> None:
+        """Walk one segment backwards."""
+        self.module.column_adjoint(native.native, cotangents, history, native.single, torch.get_num_threads())
 
     def tangent(self, native: NativeProblem, tangents: Any, history: Any) -> None:
         """Walk one segment forwards along its accepted steps."""

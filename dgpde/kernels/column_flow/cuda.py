@@ -88,12 +88,8 @@ class CudaBackend:
         gather_segment(out, part, segment)
         return history
 
-    def adjoint(
-        self, native: NativeProblem, cotangents: Any, history: DeviceHistory, bars: Any = None
-    ) -> None:
+    def adjoint(self, native: NativeProblem, cotangents: Any, history: DeviceHistory) -> None:
         """Walk one segment backwards."""
-        if bars is not None:
-            raise ValueError("bars: transport in columns runs on the CPU only; move the tensors with .cpu()")
         problem, window = native.native, self.module.WINDOW
         if problem.n_knots > 0:
             table = problem.n_classes * problem.n_knots * 4 * (4 if native.single else 8)

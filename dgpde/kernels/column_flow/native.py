@@ -134,8 +134,8 @@ class Backend(Protocol):
     ) -> Any:
         """Run one segment into ``out``; returns the history of accepted states when ``record``."""
 
-    def adjoint(self, native: NativeProblem, cotangents: Any, history: Any, bars: Any = None) -> None:
-        """Walk one segment backwards; ``bars`` are the cotangents of the water of its steps."""
+    def adjoint(self, native: NativeProblem, cotangents: Any, history: Any) -> None:
+        """Walk one segment backwards."""
 
     def tangent(self, native: NativeProblem, tangents: Any, history: Any) -> None:
         """Walk one segment forwards along its accepted steps."""

@@ -60,7 +60,7 @@ def native_transport(
     """Build ``dgpde._C.TransportProblem`` of some intervals.
 
     Args:
-        problem, inputs: of the whole run.
+        problem, inputs: of the whole run; there may be others among the inputs.
         segment: the intervals.
         skip: [n] int32, not 0 where a column has failed before.
     """
@@ -87,7 +87,8 @@ def native_transport(
             SIDE_KINDS.index(solute.top),
             SIDE_KINDS.index(solute.bottom),
         )
-    for name, value in cut_series(inputs, segment).items():
+    own = {name: inputs[name] for name in problem.input_names()}
+    for name, value in cut_series(own, segment).items():
         number, _, kind = name.partition(".")
         p.set_input(int(number), kind, value.data_ptr(), *strides_tzn(kind, value))
         keep.append(value)
@@ -134,7 +135,12 @@ class Run:
 
 
 def forward(
-    problem: TransportProblem, inputs: dict[str, Tensor], water: Any, run: Run, segment: Segment, kept: Any
+    problem: TransportProblem,
+    inputs: dict[str, Tensor],
+    water: NativeWater,
+    run: Run,
+    segment: Segment,
+    kept: Any,
 ) -> None:
     """Carry the solutes over one segment into ``run``; ``kept`` receives the accepted states, unless it is None."""
     native = native_transport(problem, inputs, segment, run.report.status.clone())
@@ -155,7 +161,7 @@ def forward(
         "iterations": report.iterations,
     }.items():
         out.set(name, tensor.data_ptr())
-    native_module().transport_forward(native.native, water, out, kept, torch.get_num_threads())
+    native_module().transport_forward(native.native, water.native, out, kept, torch.get_num_threads())
 
 
 @dataclass
@@ -170,12 +176,10 @@ class Backward:
     gradients: dict[str, Tensor]  # of the inputs that are asked for, zeros at first
     carry: Tensor  # [S, STATES, nz, n]
     status: Tensor  # [n] int32
-    continuous: bool  # the fluxes of the water follow from its bottom flux
-    water_wanted: bool  # an input of the water asks for its gradient
 
 
-def adjoint(sweep: Backward, water: Any, kept: Any, segment: Segment, skip: Tensor) -> Any:
-    """Walk one segment backwards; returns the cotangents of the water of its steps, None where nobody asks."""
+def adjoint(sweep: Backward, water: NativeWater, kept: Any, segment: Segment, skip: Tensor) -> None:
+    """Walk one segment backwards; what the water's own inputs are given goes where ``water`` says."""
     problem = sweep.problem
     native = native_transport(problem, sweep.inputs, segment, skip)
     io = native_module().TransportCotangents()
@@ -188,26 +192,78 @@ def adjoint(sweep: Backward, water: Any, kept: Any, segment: Segment, skip: Tens
     for name, tensor in cut_series(sweep.gradients, segment).items():
         number, _, kind = name.partition(".")
         io.set_gradient(int(number), kind, tensor.data_ptr(), *strides_tzn(kind, tensor))
-    bars = native_module().WaterRows() if sweep.water_wanted else None
-    native_module().transport_adjoint(
-        native.native, water, kept, io, bars, sweep.continuous, torch.get_num_threads()
-    )
-    return bars
+    native_module().transport_adjoint(native.native, water.native, kept, io, torch.get_num_threads())
 
 
-def flow_water(native: NativeProblem, history: Any, elastic: bool) -> Any:
-    """The water of the accepted steps of a segment of a flow run."""
-    water = native_module().WaterRows()
-    water.roots, water.source, water.elastic = native.native.roots, native.native.sources, elastic
-    native_module().column_water(native.native, history, water, torch.get_num_threads())
-    return water
+@dataclass
+class Forward:
+    """What the tangent run carries from segment to segment."""
+
+    problem: TransportProblem
+    inputs: dict[str, Tensor]
+    tangents: dict[str, Tensor]  # of the inputs that move
+    outputs: dict[str, Tensor]  # their tangents, filled
+    state: Tensor  # [S, STATES, nz, n]
+
+    @classmethod
+    def begin(
+        cls, problem: TransportProblem, inputs: dict[str, Tensor], tangents: dict[str, Tensor]
+    ) -> Forward:
+        """Nothing has moved yet."""
+        n, nz, s, t = problem.n, problem.nz, len(problem.solutes), problem.intervals
+        shapes = {"concentration": (t, s, nz, n), "top_flux": (t, s, n), "bottom_flux": (t, s, n)}
+        outputs = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
+        return cls(problem, inputs, tangents, outputs, torch.zeros(s, STATES, nz, n, dtype=torch.float64))
 
 
-def steady(theta: Tensor, flux: Tensor, steps: list[float], intervals: list[int]) -> Any:
-    """``dgpde._C.SteadyWater`` on tensors [nz, n] and [nz + 1, n], which the caller keeps."""
-    found = native_module().SteadyWater()
-    found.nz, found.n = theta.shape
-    found.steps, found.intervals = steps, intervals
-    found.set_theta(theta.data_ptr(), *strides_tzn("c0", theta)[1:])
-    found.set_flux(flux.data_ptr(), *strides_tzn("c0", flux)[1:])
-    return found
+def tangent(walk: Forward, water: NativeWater, kept: Any, segment: Segment, skip: Tensor) -> None:
+    """Walk one segment forwards along its accepted steps."""
+    native = native_transport(walk.problem, walk.inputs, segment, skip)
+    io = native_module().TransportTangents()
+    io.start = segment.first == 0
+    for name, tensor in walk.outputs.items():
+        io.set(name, tensor[segment.first :].data_ptr())
+    io.set("state", walk.state.data_ptr())
+    io.set_solutes(len(walk.problem.solutes))
+    for name, value in cut_series(walk.tangents, segment).items():
+        number, _, kind = name.partition(".")
+        io.set_tangent(int(number), kind, value.data_ptr(), *strides_tzn(kind, value))
+    native_module().transport_tangent(native.native, water.native, kept, io, torch.get_num_threads())
+
+
+@dataclass
+class NativeWater:
+    """``dgpde._C.TransportWater`` of a segment together with what its pointers point to."""
+
+    native: Any
+    keep: list[Any]
+
+
+def flow_water(
+    flow: NativeProblem, history: Any, elastic: bool, cotangents: Any = None, tangents: Any = None
+) -> NativeWater:
+    """The water of the accepted steps of a segment of a flow run.
+
+    Args:
+        flow, history: of the segment.
+        elastic: whether any cell stores water elastically.
+        cotangents, tangents: ``dgpde._C.ColumnCotangents`` that the adjoint of the flow adds to,
+            ``dgpde._C.ColumnTangents`` that its tangent reads; None where nothing of the flow is asked for or moves.
+    """
+    water = native_module().TransportWater()
+    water.set_flow(flow.native, history, elastic)
+    if cotangents is not None:
+        water.set_cotangents(cotangents)
+    if tangents is not None:
+        water.set_tangents(tangents)
+    return NativeWater(water, [flow, history, cotangents, tangents])
+
+
+def steady_water(fields: dict[str, Tensor], steps: list[float], intervals: list[int]) -> NativeWater:
+    """Water that does not change: "theta" [nz, n], "flux" [nz + 1, n]; "theta_moves", "flux_moves" where they move."""
+    water = native_module().TransportWater()
+    water.nz, water.n = fields["theta"].shape
+    water.steps, water.intervals = steps, intervals
+    for name, value in fields.items():
+        water.set_steady(name, value.data_ptr(), *strides_tzn("c0", value)[1:])
+    return NativeWater(water, list(fields.values()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from dgpde._native import native_module
 from dgpde.checkpoint import Checkpoint
-from dgpde.kernels.column_flow.adjoint import run_adjoint
+from dgpde.kernels.column_flow.adjoint import Replay, run_adjoint, run_tangent
 from dgpde.kernels.column_flow.function import Ride
 from dgpde.kernels.column_flow.native import NativeProblem, Segment, native_problem, segment_problem
 from dgpde.kernels.column_flow.reference import column_flow_reference
 from dgpde.kernels.column_flow.reference_residual import WaterOfStep
-from dgpde.kernels.column_transport.cpu import flow_water, steady
+from dgpde.kernels.column_transport.cpu import NativeWater, flow_water, steady_water
 from dgpde.kernels.column_transport.reference import Step
 from dgpde.kernels.node import is_tracked
 
-Work = Callable[[Segment, Any], Any]  # segment, rows of its water -> rows of their cotangents
+Work = Callable[[Segment, NativeWater], None]
 
 
 class Water(Protocol):
@@ -30,20 +30,21 @@ class Water(Protocol):
         tensors: the inputs, with their graphs.
         cuts: the segments of the run.
         checkpoint: what is kept for the backward sweep.
-        continuous: whether the fluxes follow from the bottom flux by continuity.
     """
 
-    continuous: bool
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
     cuts: list[Segment]
     checkpoint: Checkpoint
 
-    def rows(self, tensors: Sequence[Tensor], record: bool) -> Iterator[tuple[Segment, Any]]:
-        """The water of the segments, first first; ``record``: they will be walked backwards."""
+    def walk(self, inputs: dict[str, Tensor], record: bool) -> Iterator[tuple[Segment, NativeWater]]:
+        """The water of the segments, first first; ``record``: they will be walked again."""
 
-    def backward(self, tensors: Sequence[Tensor], wanted: set[str], work: Work) -> dict[str, Tensor]:
-        """Walk the segments last first; gradients of the wanted inputs from the cotangents that ``work`` returns."""
+    def backward(self, inputs: dict[str, Tensor], wanted: set[str], work: Work) -> dict[str, Tensor]:
+        """Walk the segments last first by ``work``; gradients of the wanted inputs."""
+
+    def tangent(self, inputs: dict[str, Tensor], tangents: dict[str, Tensor], work: Work) -> None:
+        """Walk the segments first first by ``work``, with tangents of the water's inputs."""
 
     def reference_steps(self) -> list[Step]:
         """The accepted steps in plain PyTorch, differentiable."""
@@ -51,8 +52,6 @@ class Water(Protocol):
 
 class FlowWater:
     """The water of a column-flow run."""
-
-    continuous = True
 
     def __init__(self, ride: Ride) -> None:
         ride.check_unchanged()
@@ -64,31 +63,49 @@ class FlowWater:
         storage = ride.tensors[self.trajectory.names.index("specific_storage")]
         self.elastic = is_tracked(storage) or bool((storage.detach() != 0.0).any())
 
-    def rows(self, tensors: Sequence[Tensor], record: bool) -> Iterator[tuple[Segment, Any]]:
+    def walk(self, inputs: dict[str, Tensor], record: bool) -> Iterator[tuple[Segment, NativeWater]]:
         """See ``Water``."""
-        inputs = self.trajectory._inputs(list(tensors))
+        of_flow = self._of_flow(inputs)
         if record:
-            self.trajectory.keep(inputs)
-        for segment, part, history in self.trajectory.walk(inputs):
-            yield segment, flow_water(self._native(segment, part), history, self.elastic)
+            self.trajectory.keep(of_flow)
+        for segment, part, history in self.trajectory.walk(of_flow):
+            yield segment, self._water(segment, part, history)
+            del history  # before the next one is made
 
-    def backward(self, tensors: Sequence[Tensor], wanted: set[str], work: Work) -> dict[str, Tensor]:
+    def backward(self, inputs: dict[str, Tensor], wanted: set[str], work: Work) -> dict[str, Tensor]:
         """See ``Water``."""
-        trajectory = self.trajectory
-        inputs = trajectory._inputs(list(tensors))
-
-        def carried(segment: Segment, native: NativeProblem, history: Any) -> Any:
-            return work(segment, flow_water(native, history, self.elastic))
-
-        replays = trajectory.replays(inputs, backwards=True)
+        trajectory, of_flow = self.trajectory, self._of_flow(inputs)
+        replays = trajectory.replays(of_flow, backwards=True)
         if not wanted:
-            for segment, part, history in replays:
-                carried(segment, self._native(segment, part), history)
-                del history  # before the next one is made
+            self._alone(replays, work)
             return {}
+
+        def walk(segment: Segment, native: NativeProblem, io: Any, history: Any) -> None:
+            work(segment, flow_water(native, history, self.elastic, cotangents=io))
+
         names = {name.removeprefix("flow.") for name in wanted}
-        found = run_adjoint(trajectory.backend, trajectory.problem, inputs, {}, names, replays, carried)
+        found = run_adjoint(trajectory.backend, trajectory.problem, of_flow, {}, names, replays, walk)
         return {f"flow.{name}": value for name, value in found.items()}
+
+    def tangent(self, inputs: dict[str, Tensor], tangents: dict[str, Tensor], work: Work) -> None:
+        """See ``Water``."""
+        trajectory, of_flow = self.trajectory, self._of_flow(inputs)
+        replays = trajectory.replays(of_flow, backwards=False)
+        if not tangents:
+            self._alone(replays, work)
+            return
+
+        def walk(segment: Segment, native: NativeProblem, io: Any, history: Any) -> None:
+            work(segment, flow_water(native, history, self.elastic, tangents=io))
+
+        moving = {name.removeprefix("flow."): value for name, value in tangents.items()}
+        run_tangent(trajectory.backend, trajectory.problem, of_flow, moving, replays, walk)
+
+    def _alone(self, replays: Iterator[Replay], work: Work) -> None:
+        """Walk segments of whose water nothing is asked."""
+        for segment, part, history in replays:
+            work(segment, self._water(segment, part, history))
+            del history  # before the next one is made
 
     def reference_steps(self) -> list[Step]:
         """See ``Water``; the flow is solved again by its reference, on the steps that it took."""
@@ -99,15 +116,16 @@ class FlowWater:
         column_flow_reference(trajectory.problem, inputs, sizes, steps)
         return steps
 
-    def _native(self, segment: Segment, part: dict[str, Tensor]) -> NativeProblem:
+    def _of_flow(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.trajectory._inputs([inputs[name] for name in self.names])
+
+    def _water(self, segment: Segment, part: dict[str, Tensor], history: Any) -> NativeWater:
         problem = segment_problem(self.trajectory.problem, segment)
-        return native_problem(native_module(), problem, part)
+        return flow_water(native_problem(native_module(), problem, part), history, self.elastic)
 
 
 class SteadyRows:
     """Water that does not change: "theta" [nz, n] and "flux" [nz + 1, n] m/s, positive up."""
-
-    continuous = False
 
     def __init__(
         self, theta: Tensor, flux: Tensor, steps: list[list[float]], checkpoint: Checkpoint | None
@@ -126,34 +144,47 @@ class SteadyRows:
         starts = range(0, len(steps), length)
         self.cuts = [Segment(first, min(first + length, len(steps))) for first in starts]
 
-    def _make(self, theta: Tensor, flux: Tensor, segment: Segment) -> Any:
+    def _water(self, fields: dict[str, Tensor], segment: Segment) -> NativeWater:
         steps = self.steps[segment.first : segment.last]
         intervals = [k for k, sizes in enumerate(steps) for _ in sizes]
-        return steady(theta, flux, [size for sizes in steps for size in sizes], intervals)
+        return steady_water(fields, [size for sizes in steps for size in sizes], intervals)
 
-    def _rows(self, tensors: Sequence[Tensor], segment: Segment) -> Any:
-        water = native_module().WaterRows()
-        source = self._make(tensors[0].detach(), tensors[1].detach(), segment)
-        native_module().steady_water(source, water, torch.get_num_threads())
-        return water
+    def _fields(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: inputs[name] for name in self.names}
 
-    def rows(self, tensors: Sequence[Tensor], record: bool) -> Iterator[tuple[Segment, Any]]:
+    def walk(self, inputs: dict[str, Tensor], record: bool) -> Iterator[tuple[Segment, NativeWater]]:
         """See ``Water``."""
         for segment in self.cuts:
-            yield segment, self._rows(tensors, segment)
+            yield segment, self._water(self._fields(inputs), segment)
 
-    def backward(self, tensors: Sequence[Tensor], wanted: set[str], work: Work) -> dict[str, Tensor]:
+    def backward(self, inputs: dict[str, Tensor], wanted: set[str], work: Work) -> dict[str, Tensor]:
         """See ``Water``."""
-        found = {
-            name: torch.zeros(value.shape, dtype=value.dtype)
-            for name, value in zip(self.names, tensors, strict=True)
-        }
+        cells, faces = inputs["theta"].shape, inputs["flux"].shape
+        theta, before, flux, lack = (
+            torch.zeros(shape, dtype=torch.float64) for shape in (cells, cells, faces, cells)
+        )
         for segment in reversed(self.cuts):
-            bars = work(segment, self._rows(tensors, segment))
+            water = self._water(self._fields(inputs), segment)
             if wanted:
-                into = self._make(found["theta"], found["flux"], segment)
-                native_module().steady_gradients(into, bars, torch.get_num_threads())
+                water.native.set_sums(theta.data_ptr(), before.data_ptr(), flux.data_ptr(), lack.data_ptr())
+            work(segment, water)
+        if not wanted:
+            return {}
+        # what a balance lacks is the flux below the cell less the one above
+        flux[:-1] += lack
+        flux[1:] -= lack
+        found = {"theta": theta + before, "flux": flux}
         return {name: found[name] for name in wanted}
+
+    def tangent(self, inputs: dict[str, Tensor], tangents: dict[str, Tensor], work: Work) -> None:
+        """See ``Water``."""
+        fields = self._fields(inputs)
+        if tangents:
+            fields |= {
+                f"{name}_moves": tangents.get(name, torch.zeros_like(inputs[name])) for name in self.names
+            }
+        for segment in self.cuts:
+            work(segment, self._water(fields, segment))
 
     def reference_steps(self) -> list[Step]:
         """See ``Water``."""
