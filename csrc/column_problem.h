@@ -47,6 +47,7 @@ struct ColumnInputs {
   ViewType transpiration;  // [T, n] m/s
   ViewType root_density;   // [T, nz, n] 1/m
   ViewType feddes[4];      // [T, n] m: h1 > h2 > h3 > h4
+  ViewType stress;         // or instead of these [n][knots, 2] (root_stress.h)
   ViewType omega_c;        // [n]
   ViewType source;         // [T, nz, n] 1/s
 };
@@ -68,6 +69,10 @@ struct ColumnProblem {
   double x_first = 0.0, x_step = 1.0;
 
   int64_t n_units = 0, n_features = 0;  // of a network
+
+  // tabulated response of the roots (no knots: Feddes): x = ln(-psi) of the first knot, spacing, suction there [m]
+  int64_t stress_knots = 0;
+  double stress_first = 0.0, stress_step = 1.0, stress_wettest = 1.0;
 
   // options
   double linear_tolerance = 1e-10;

@@ -43,8 +43,9 @@ from dgpde.soil import (
 )
 from dgpde.solute import Freundlich, Immobile, Langmuir, Linear, Solute
 from dgpde.solution import Solution, Stats
-from dgpde.sources import Feddes, River, RootUptake, Source, Well, root_density
+from dgpde.sources import River, RootUptake, Source, Well, root_density
 from dgpde.steady_flow import SteadyFlow
+from dgpde.stress import Feddes, NeuralStress, TabulatedStress
 from dgpde.transport import Transport
 from dgpde.transport_boundary import Concentration, InflowConcentration, SoluteFlux, ZeroGradient
 from dgpde.transport_solution import TransportSolution
@@ -78,6 +79,7 @@ __all__ = [
     "ModuleSoil",
     "Monod",
     "NeuralSoil",
+    "NeuralStress",
     "NoFlow",
     "ParameterNet",
     "PetersDurnerIden",
@@ -101,6 +103,7 @@ __all__ = [
     "Stats",
     "SteadyFlow",
     "Tabulated",
+    "TabulatedStress",
     "Transport",
     "TransportSolution",
     "VanGenuchten",

@@ -188,6 +188,7 @@ def set_up(
         top=words.top.kind,
         bottom=words.bottom.kind,
         roots=words.roots is not None,
+        stress=words.roots.response.knots if words.roots is not None else None,
         sources=bool(words.sources),
         times=start.times,
         save=check_save(save, start.times.numel()),

@@ -7,82 +7,15 @@ are differentiable.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dgpde.frame import ANY, NOT_NEGATIVE, POSITIVE, Frame, Limits, Stored, store, tensor_of
+from dgpde.frame import NOT_NEGATIVE, POSITIVE, Frame, Limits, Stored, store, tensor_of
 from dgpde.series import Number, Value
-
-DAY = 86400.0
-
-
-@dataclass(frozen=True, eq=False)
-class Feddes:
-    """Response of root uptake to pressure head: 0 for psi >= h1, 1 between h2 and h3, 0 for psi <= h4.
-
-    Feddes, Kowalik & Zaradny 1978, Simulation of Field Water Use and Crop Yield. It is linear in between. h3
-    follows the demand of the air: h3_high at or above the transpiration ``rate_high``, h3_low at or below
-    ``rate_low``, linear between the two (as HYDRUS has it). The defaults are those of grass (Wesseling,
-    Elbers, Kabat & van den Broek 1991).
-
-    Args:
-        h1, h2: heads of the wet side [m], defaults -0.1 and -0.25.
-        h3_high, h3_low: where stress begins at high and at low demand [m], defaults -2 and -8.
-        h4: wilting point [m], default -80.
-        rate_high, rate_low: the two transpiration rates [m/s], defaults 5 and 1 mm/d.
-
-    Raises:
-        TypeError, ValueError: a value of the wrong kind; h1 > h2 > h3_high >= h3_low > h4 and
-            rate_high > rate_low >= 0 are asked for when a run is set up.
-    """
-
-    h1: Value = -0.1
-    h2: Value = -0.25
-    h3_high: Value = -2.0
-    h3_low: Value = -8.0
-    h4: Value = -80.0
-    rate_high: Value = 5e-3 / DAY
-    rate_low: Value = 1e-3 / DAY
-
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            limits = NOT_NEGATIVE if entry.name.startswith("rate") else ANY
-            object.__setattr__(self, entry.name, store(entry.name, getattr(self, entry.name), limits))
-
-    def values(self) -> dict[str, Stored]:
-        """The values by name, as they are stored."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
-
-    def inputs(self, frame: Frame, transpiration: Tensor) -> dict[str, Tensor]:
-        """h1, h2, h3, h4 [t, n] for the intervals of the frame.
-
-        Args:
-            frame: shape, type and device of the run.
-            transpiration: [t or 1, n or 1] potential transpiration, m/s.
-
-        Raises:
-            ValueError: the heads or the rates are not in their order.
-        """
-        h = {
-            name: frame.compact(f"{name} of Feddes", value, (frame.grid.n,))
-            for name, value in self.values().items()
-        }
-        for upper, lower in (("h1", "h2"), ("h2", "h3_high"), ("h3_low", "h4"), ("rate_high", "rate_low")):
-            if not bool((h[upper].detach() > h[lower].detach()).all()):
-                raise ValueError(f"{upper} of Feddes must be greater than {lower} everywhere")
-        if not bool((h["h3_high"].detach() >= h["h3_low"].detach()).all()):
-            raise ValueError(
-                "h3_high of Feddes must not be below h3_low: stress begins earlier at high demand"
-            )
-        demand = (transpiration - h["rate_low"]) / (h["rate_high"] - h["rate_low"])
-        h3 = h["h3_low"] + demand.clamp(0.0, 1.0) * (h["h3_high"] - h["h3_low"])
-        return {
-            name: frame.full(value, (frame.grid.n,))
-            for name, value in (("h1", h["h1"]), ("h2", h["h2"]), ("h3", h3), ("h4", h["h4"]))
-        }
+from dgpde.stress import Feddes, NeuralStress, TabulatedStress
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +31,8 @@ class RootUptake:
             is that of ``root_density``.
         density: root density instead of ``root_depth``, not negative, in any unit (it is divided by its
             integral over the column); [nz, 1], [nz, n] or Series [T, nz, 1], [T, nz, n].
-        feddes: response to pressure head, default that of grass.
+        response: to pressure head, a(psi): a ``Feddes`` (default, that of grass), a ``TabulatedStress`` or a
+            ``NeuralStress``.
         omega_c: critical water stress index, in (0, 1]; number or [n].
 
     Raises:
@@ -108,14 +42,17 @@ class RootUptake:
     transpiration: Value
     root_depth: Value | None = None
     density: Value | None = None
-    feddes: Feddes = field(default_factory=Feddes)
+    response: Feddes | TabulatedStress | NeuralStress = field(default_factory=Feddes)
     omega_c: Value = 1.0
 
     def __post_init__(self) -> None:
         if (self.root_depth is None) == (self.density is None):
             raise ValueError("root_depth or density must be given, and not both")
-        if not isinstance(self.feddes, Feddes):
-            raise TypeError(f"feddes must be a Feddes, not {type(self.feddes).__name__}")
+        if not isinstance(self.response, Feddes | TabulatedStress | NeuralStress):
+            raise TypeError(
+                "response must be a Feddes, a TabulatedStress or a NeuralStress, not "
+                f"{type(self.response).__name__}"
+            )
         for name, limits in _ROOT_LIMITS.items():
             value = getattr(self, name)
             if value is not None:
@@ -123,12 +60,12 @@ class RootUptake:
 
     def tensors(self) -> list[tuple[str, Tensor]]:
         """The tensors among the values, for the choice of type and device."""
-        values = {name: getattr(self, name) for name in _ROOT_LIMITS} | self.feddes.values()
+        values = {name: getattr(self, name) for name in _ROOT_LIMITS}
         found = ((name, tensor_of(value)) for name, value in values.items() if value is not None)
-        return [(name, tensor) for name, tensor in found if tensor is not None]
+        return [(name, tensor) for name, tensor in found if tensor is not None] + self.response.tensors()
 
     def inputs(self, frame: Frame) -> dict[str, Tensor]:
-        """The kernel's root inputs for the intervals of the frame: transpiration, density, heads, omega_c."""
+        """The kernel's root inputs for the intervals of the frame: transpiration, density, response, omega_c."""
         grid = frame.grid
         value: dict[str, Stored] = {name: getattr(self, name) for name in _ROOT_LIMITS}
         transpiration = frame.compact(
@@ -145,7 +82,7 @@ class RootUptake:
         return {
             "transpiration": frame.full(transpiration, (grid.n,)),
             "root_density": frame.full(density, grid.shape),
-            **self.feddes.inputs(frame, transpiration),
+            **self.response.inputs(frame, transpiration),
             "omega_c": omega_c,
         }
 

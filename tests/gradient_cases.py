@@ -209,6 +209,49 @@ CASES: dict[str, Case] = {
         hours=(0.7, 1.0, 4.0),
         reached=_ponds,
     ),
+    "tabulated uptake without compensation": Case(
+        psi0=(-0.05, -0.2, -0.8, -1.5, -3.0, -6.0),
+        transpiration=1e-7,
+        stress_table=True,
+        reached=lambda p, i, r: bool(
+            (r.uptake < 0.98 * i["transpiration"]).all()
+            and (r.psi[0, 0] > -0.1).all()  # wetter than the first knot
+        ),
+    ),
+    "tabulated uptake, compensated in part": Case(
+        psi0=(-4.0, -4.5, -5.0, -5.5, -6.0, -20.0),
+        transpiration=1e-7,
+        omega_c=0.7,
+        stress_table=True,
+        reached=lambda p, i, r: bool(
+            (r.uptake < 0.98 * i["transpiration"]).all()
+            and (r.uptake > 0.01 * i["transpiration"]).all()
+            and (r.psi[0, -1] < -8.2).all()  # drier than the last knot
+        ),
+    ),
+    "tabulated uptake, passing the threshold": Case(
+        psi0=(-1.0, -1.5, -2.0, -2.5, -3.0, -4.0),
+        transpiration=6e-7,
+        omega_c=0.55,
+        stress_table=True,
+        values={"top.precipitation": 0.0},
+        hours=(3.0, 8.0, 12.0),
+        dt_fixed=4 * HOUR,
+        reached=lambda p, i, r: bool(
+            (r.uptake[0] > 0.999 * i["transpiration"][0]).all()
+            and (r.uptake[-1] < 0.98 * i["transpiration"][-1]).all()
+        ),
+    ),
+    "tabulated uptake under a pond": Case(
+        relation="tabulated",
+        psi0=(-0.9, -0.8, -0.7, -0.6, -0.5, -0.4),
+        transpiration=2e-7,
+        omega_c=0.7,
+        stress_table=True,
+        values=SHORT_STORM,
+        hours=(0.7, 1.0, 4.0),
+        reached=_ponds,
+    ),
     "sources and sinks": Case("flux", "deep_water_table", source=2e-7),
     # ---- face means ----------------------------------------------------------------------------------------
     "upstream mean": Case(bottom="head", face_mean="upstream", values=RAIN_TO_DRY),

@@ -13,6 +13,7 @@ from torch import Tensor
 from dgpde.kernels.column_flow.problem import SOIL_PARAMETERS, ColumnProblem, ColumnResult
 from dgpde.kernels.soil_relation.reference import is_shared, theta_kr
 from dgpde.options import SolveOptions
+from dgpde.soil.tabulated import inner_slopes
 
 Inputs = dict[str, Tensor]
 Value = float | tuple[float, ...]  # one number, or one for each interval or cell
@@ -96,6 +97,7 @@ class Case:
     gravity: float = 1.0
     transpiration: float | None = None
     omega_c: float = 1.0
+    stress_table: bool = False  # of the roots, in place of Feddes
     source: float | None = None
     values: dict[str, Value] = field(default_factory=dict)
     nz: int = 6
@@ -139,6 +141,21 @@ def _slopes(y: Tensor) -> Tensor:
     step = y.diff() / KNOTS[1]
     inner = 2.0 * step[:-1] * step[1:] / (step[:-1] + step[1:])
     return torch.cat([torch.zeros(1, dtype=torch.float64), inner, step[-1:]])
+
+
+STRESS_KNOTS = (math.log(0.1), 0.4)
+STRESS_COUNT = 12  # to 0.1 exp(4.4) = 8.1 m
+
+
+def stress_table(n: int) -> Tensor:
+    """[12 knots, 2, n], not monotone: 0 at both ends, two maxima, another curve for each column; slopes limited."""
+    x = torch.linspace(0.0, 1.0, STRESS_COUNT, dtype=torch.float64)
+    column = torch.linspace(0.8, 1.0, n, dtype=torch.float64)[:, None]
+    values = column * torch.sin(math.pi * x) ** 0.7 * (1.0 - 0.4 * torch.exp(-80.0 * (x - 0.4 * column) ** 2))
+    values[:, 0] = values[:, -1] = 0.0
+    inner = inner_slopes(values.diff(dim=-1) / STRESS_KNOTS[1])
+    slopes = torch.nn.functional.pad(inner, (1, 1))
+    return torch.stack([values, slopes], -1).permute(1, 2, 0).contiguous()
 
 
 def make(case: Case, options: SolveOptions | None = None, seed: int = 3) -> tuple[ColumnProblem, Inputs]:
@@ -195,8 +212,12 @@ def make(case: Case, options: SolveOptions | None = None, seed: int = 3) -> tupl
         density = depth**growth * spread(1.0, t, nz, n, by=0.2)
         inputs["root_density"] = density / (density * problem.dz[:, None]).sum(1, keepdim=True)
         inputs["transpiration"] = spread(case.transpiration, t, n)
-        for name, default in FEDDES.items():
-            inputs[name] = spread(case.values.get(name, default), t, n, by=0.02)
+        if case.stress_table:
+            problem = replace(problem, stress=STRESS_KNOTS)
+            inputs["stress"] = stress_table(n)
+        else:
+            for name, default in FEDDES.items():
+                inputs[name] = spread(case.values.get(name, default), t, n, by=0.02)
         inputs["omega_c"] = torch.full((n,), case.omega_c, dtype=torch.float64)
         if case.omega_c < 1.0:
             inputs["omega_c"] = spread(case.omega_c, n, by=0.02)

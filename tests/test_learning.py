@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from benchmarks.learning import data_efficiency, soil_curves, steady_profile, unsoda
+from benchmarks.learning import data_efficiency, root_stress, soil_curves, stations, steady_profile, unsoda
 from benchmarks.learning.optimise import minimise
 from benchmarks.learning.record import spread
 from benchmarks.learning.report import with_results
@@ -108,6 +108,37 @@ def test_data_efficiency_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lstm["theta"] < 0.15
     for cached in (data_efficiency.weather, data_efficiency.truth):
         cached.cache_clear()
+
+
+def test_root_stress_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(root_stress, "RECORD", 160)
+    monkeypatch.setattr(root_stress, "DAYS", 400)
+    monkeypatch.setattr(root_stress, "FINE", 40)
+    for cached in (root_stress.weather, root_stress.truth):
+        cached.cache_clear()
+    untrained = root_stress.learn("Feddes of grass", range(2)).rows
+    for way in ("learned response", "calibrated Feddes"):
+        for old, new in zip(untrained, root_stress.learn(way, range(2), evaluations=25).rows, strict=True):
+            assert new["a, where roots were"] < old["a, where roots were"]
+    for cached in (root_stress.weather, root_stress.truth):
+        cached.cache_clear()
+
+
+def test_stations_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stations, "EVALUATIONS", 8)
+    before = [row["later"] for row in stations.last_reading(30)]
+    for way in ("hybrid", "calibrated physics"):
+        record = stations.Record(20, stations.KEPT, (0, 2))
+        (theta,) = stations.with_physics(way, [record], range(1))
+        seen = theta[1:21][:, list(stations.KEPT)]
+        given = record.observed()[1:][:, list(stations.KEPT)]
+        error = (seen - given)[~torch.isnan(given)].square().mean().sqrt()
+        assert theta.shape == stations.site().observed.shape and float(error) < 0.06
+    lstm = stations.recurrent(stations.Record(30), 0, steps=20)
+    rows = [
+        stations.errors_of(lstm, stations.KEPT, s, stations.kinds_of_days()) for s in range(stations.SITES)
+    ]
+    assert all(0.0 < row["later"] < 0.3 for row in rows) and all(0.0 < error < 0.3 for error in before)
 
 
 def test_figures_of_the_readme_are_those_of_the_committed_results() -> None:

@@ -81,7 +81,7 @@ def test_soil_roots_and_surface_are_learned_together_in_batches() -> None:
             grid_of[batch.numel()],
             soil,
             {"top": dgpde.Atmosphere(0.0, 5e-8, -p["driest"]), "bottom": dgpde.FreeDrainage()},
-            [dgpde.RootUptake(8e-8, root_depth=0.5, feddes=feddes, omega_c=p["omega_c"])],
+            [dgpde.RootUptake(8e-8, root_depth=0.5, response=feddes, omega_c=p["omega_c"])],
         )
         return model.solve(-1.0, [0.0, 86400.0, 4 * 86400.0], dgpde.SolveOptions(tolerance=1e-9)).theta
 

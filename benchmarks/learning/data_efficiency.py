@@ -121,7 +121,7 @@ def truth(seed: int) -> dict[str, Tensor]:
         theta_r=0.04, theta_s=0.46, alpha1=6.0, n1=2.6, alpha2=0.15, n2=1.7, w2=0.5, k_sat=2e-5
     )
     feddes = dgpde.Feddes(h3_high=-4.0, h3_low=-4.0, h4=-150.0)
-    run = solve(soil, [seed], FINE, BEFORE + RECORD + TEST, {"feddes": feddes, "omega_c": 0.5}, 2e-4)
+    run = solve(soil, [seed], FINE, BEFORE + RECORD + TEST, {"response": feddes, "omega_c": 0.5}, 2e-4)
     return {name: value[..., 0] for name, value in results(run).items()}
 
 
@@ -136,7 +136,7 @@ def stress_of(x: Tensor) -> dict[str, Any]:
     """The response of the roots by the last two numbers of every row."""
     wilting = -80.0 * torch.exp(0.5 * x[:, -1])
     begins = wilting * torch.sigmoid(x[:, -2] - 2.0) - 0.3
-    return {"feddes": dgpde.Feddes(h3_high=begins, h3_low=begins, h4=wilting - 0.6)}
+    return {"response": dgpde.Feddes(h3_high=begins, h3_low=begins, h4=wilting - 0.6)}
 
 
 def with_physics(

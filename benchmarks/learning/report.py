@@ -121,6 +121,30 @@ def lengths() -> list[str]:
     return lines(head, rows)
 
 
+def stress() -> list[str]:
+    """The response of roots."""
+    record = read("root_stress")
+    names = (
+        "a, where roots were",
+        "transpiration mm/d, record",
+        "transpiration mm/d, test year",
+        "transpiration mm/d, drought",
+        "transpiration, drought, total %",
+        "theta, test year",
+    )
+    head = [
+        "Response of roots from moisture alone",
+        "a(psi), where roots were",
+        "transpiration mm/d, record",
+        "next year",
+        "its drought",
+        "its drought in total %",
+        "theta, next year",
+    ]
+    ways = ("learned response", "calibrated Feddes", "Feddes of grass")
+    return lines(head, [[way, *(cell(record[way], name) for name in names)] for way in ways])
+
+
 def soils() -> list[str]:
     """UNSODA."""
     record = read("unsoda")
@@ -142,7 +166,7 @@ def cost() -> list[str]:
 
 def report() -> str:
     """All tables."""
-    parts = [flux(), profile(), curves(), lengths(), soils(), cost()]
+    parts = [flux(), profile(), curves(), lengths(), stress(), soils(), cost()]
     return "\n".join(line for part in parts for line in part)
 
 

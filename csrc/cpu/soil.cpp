@@ -51,7 +51,7 @@ class SoilRun {
   explicit SoilRun(const SoilCall& call)
       : c_(call),
         model_{static_cast<SoilKind>(call.relation), call.variant,
-               SoilTable{call.table, call.n_knots, call.x_first, call.x_step, std::exp(call.x_first)},
+               SoilTable{{call.n_knots, call.x_first, call.x_step, std::exp(call.x_first)}, call.table},
                SoilNetwork{call.weights, call.n_units, call.n_features}},
         tabulated_(model_.kind == SoilKind::tabulated),
         n_raw_(soil_raw_count(model_.kind)),

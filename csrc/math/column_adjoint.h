@@ -289,7 +289,7 @@ class ColumnAdjoint : ColumnReplay<V> {
     carry_ponding = select(active, ponding_from_top, carry_ponding);
     if (p.roots) {
       add_series(in.grad.transpiration, sum_t);
-      for (int i = 0; i < 4; ++i) add_series(in.grad.feddes[i], sum_h[i]);
+      for (int i = 0; i < 4; ++i) add_series(in.grad.feddes[i], sum_h[i]);  // none of a table
     }
   }
 
@@ -395,8 +395,12 @@ class ColumnAdjoint : ColumnReplay<V> {
     sum_t = sum_t + share * w * a * inv;
     sum_omega_c = sum_omega_c - select(limited, V{}, share * w * a * root_rate * inv);
     const V ga = share * root_rate + m;  // cotangent of w a
-    const Stress<V> s = feddes<true, V>(feddes_h, V(c.psi(k)));
-    for (int i = 0; i < 4; ++i) sum_h[i] = sum_h[i] + ga * w * s.a_h[i];
+    if (in.grad.stress.data) pull_stress<V>(p, lanes, active, V(c.psi(k)), ga * w, in.grad.stress);
+    if (p.stress_knots == 0) {
+      V a_h[4];
+      feddes<true, V>(feddes_h, V(c.psi(k)), a_h);
+      for (int i = 0; i < 4; ++i) sum_h[i] = sum_h[i] + ga * w * a_h[i];
+    }
     if (in.grad.root_density.data) add_cell_series(in.grad.root_density, k, ga * a * static_cast<R>(p.dz[k]));
   }
 

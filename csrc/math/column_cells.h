@@ -91,7 +91,8 @@ struct Cells : CellMemory<V, kCellValues + kMaxDerived> {
 
 DGPDE_HD SoilModel soil_model(const ColumnProblem& p) {
   SoilModel m{static_cast<SoilKind>(p.relation), p.variant, {}, {p.in.weights.data, p.n_units, p.n_features}};
-  if (m.kind == SoilKind::tabulated) m.table = {p.in.soil[0].data, p.n_knots, p.x_first, p.x_step, ::exp(p.x_first)};
+  if (m.kind == SoilKind::tabulated)
+    m.table = {{p.n_knots, p.x_first, p.x_step, ::exp(p.x_first)}, p.in.soil[0].data};
   return m;
 }
 

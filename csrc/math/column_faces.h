@@ -1,4 +1,4 @@
-// Face conductivity, boundary fluxes and root-water uptake of a column, each with its derivatives.
+// Face conductivity and boundary fluxes of a column, each with its derivatives.
 #pragma once
 
 #include "../column_problem.h"
@@ -200,35 +200,6 @@ DGPDE_HD void boundary_flux(const BoundaryFace<V>& f, V psi, V kr, V ponding_old
     }
   }
   if constexpr (kPartials) d->q[kInPsi] = out.q_psi, d->q[kInKr] = out.q_kr;
-}
-
-// ---- root-water uptake (Feddes, Kowalik & Zaradny 1978) --------------------------------------------------------
-
-template <class V>
-struct Stress {
-  V a, a_psi;  // reduction in [0, 1] and its slope in psi
-  V a_h[4];    // derivatives in h1..h4 (with partials only)
-};
-
-// Piecewise linear: rises from 0 at h4 to 1 at h3, stays 1 to h2, falls to 0 at h1 (h1 > h2 > h3 > h4).
-template <bool kPartials, class V>
-DGPDE_HD Stress<V> feddes(const V* h, V psi) {
-  const V one = broadcast<V>(1);
-  Stress<V> s{};
-  const auto wet = mask_and(psi > h[1], psi < h[0]);
-  const auto dry = mask_and(psi<h[2], psi> h[3]);
-  const auto best = mask_and(psi <= h[1], psi >= h[2]);
-  const V wet_slope = one / (h[0] - h[1]), dry_slope = one / (h[2] - h[3]);
-  const V a_wet = (h[0] - psi) * wet_slope, a_dry = (psi - h[3]) * dry_slope;
-  s.a = select(best, one, select(wet, a_wet, select(dry, a_dry, V{})));
-  s.a_psi = select(wet, -wet_slope, select(dry, dry_slope, V{}));
-  if constexpr (kPartials) {
-    s.a_h[0] = select(wet, wet_slope * (one - a_wet), V{});
-    s.a_h[1] = select(wet, wet_slope * a_wet, V{});
-    s.a_h[2] = select(dry, -dry_slope * a_dry, V{});
-    s.a_h[3] = select(dry, dry_slope * (a_dry - one), V{});
-  }
-  return s;
 }
 
 }  // namespace DGPDE_ISA

@@ -17,6 +17,7 @@
 
 #include "column_control.h"
 #include "column_moves.h"
+#include "root_stress.h"
 
 namespace dgpde {
 inline namespace DGPDE_ISA {
@@ -156,12 +157,13 @@ class ColumnForward : ColumnMoves<V> {
     load_boundary<V>(p.in.bottom, kBottomSlots, interval, 0, soil, lanes, c, bottom);
     if (p.roots) {
       transpiration = load_series<V>(p.in.transpiration, interval, 0, lanes);
-      for (int i = 0; i < 4; ++i) feddes_h[i] = load_series<V>(p.in.feddes[i], interval, 0, lanes);
+      load_feddes(p, interval, lanes, feddes_h);
       const bool moving = p.in.root_density.t != 0 || which == ~0u;
       V sum{};
       for (int64_t k = 0; k < p.nz; ++k) {
         if (moving) c.root(k) = static_cast<R>(p.dz[k]) * load_series<V>(p.in.root_density, interval, k, lanes);
-        sum = sum + c.root(k) * feddes<false, V>(feddes_h, c.psi_old(k)).a;
+        const V weight = c.root(k);
+        sum = sum + weight * root_stress<V>(p, lanes, feddes_h, c.psi_old(k), weight).a;
       }
       for (int lane = 0; lane < W; ++lane)
         if (which & (1u << lane)) put(omega_old, lane, get(sum, lane));
@@ -319,8 +321,8 @@ class ColumnForward : ColumnMoves<V> {
       if (any_recording) c.theta_old(k) = select(recording, s.theta, V(c.theta_old(k)));
       Row mine = own_row(k, psi, s);
       if (p.roots) {
-        const Stress<V> stress = feddes<false, V>(feddes_h, psi);
         const V weight = c.root(k);
+        const Stress<V> stress = root_stress<V>(p, lanes, feddes_h, psi, weight);
         const V taken = weight * stress.a;
         mine.r = mine.r + taken * root_rate;
         mine.diag = mine.diag + weight * stress.a_psi * root_rate;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "column_cells.h"
+#include "root_stress.h"
 
 namespace dgpde {
 inline namespace DGPDE_ISA {
@@ -182,7 +183,7 @@ class ColumnReplay {
     load_face_soil(bottom, 0, bottom_soil);
     if (p.roots) {
       transpiration = load_series<V>(p.in.transpiration, interval, 0, lanes);
-      for (int i = 0; i < 4; ++i) feddes_h[i] = load_series<V>(p.in.feddes[i], interval, 0, lanes);
+      load_feddes(p, interval, lanes, feddes_h);
       if (fresh || p.in.root_density.t != 0)
         for (int64_t k = 0; k < p.nz; ++k)
           c.root(k) = static_cast<R>(p.dz[k]) * load_series<V>(p.in.root_density, interval, k, lanes);
@@ -210,7 +211,7 @@ class ColumnReplay {
     if (p.roots) {
       omega = V{};
       for (int64_t k = 0; k < p.nz; ++k) {
-        const Stress<V> s = feddes<false, V>(feddes_h, V(c.psi(k)));
+        const Stress<V> s = root_stress<V>(p, lanes, feddes_h, V(c.psi(k)), broadcast<V>(1));
         c.stress(k) = s.a, c.stress_psi(k) = s.a_psi;
         omega = omega + c.root(k) * s.a;
       }

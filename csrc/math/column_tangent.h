@@ -223,17 +223,21 @@ class ColumnTangent : ColumnReplay<V> {
       V along_omega{}, row_root{};
       if (p.roots) {
         const V w = c.root(k);
-        const Stress<V> stress = feddes<true, V>(feddes_h, V(c.psi(k)));
-        V taken =
-            io.in.root_density.data ? dz * load_series<V>(io.in.root_density, interval, k, lanes) * stress.a : V{};
-        for (int i = 0; i < 4; ++i) taken = taken + w * stress.a_h[i] * d_h[i];
-        const V uptake = taken * root_rate + w * stress.a * root_rate_p;
+        const V a = c.stress(k), psi = c.psi(k);
+        V taken = io.in.root_density.data ? dz * load_series<V>(io.in.root_density, interval, k, lanes) * a : V{};
+        if (io.in.stress.data) taken = taken + w * push_stress<V>(p, lanes, psi, io.in.stress);
+        if (p.stress_knots == 0) {
+          V a_h[4];
+          feddes<true, V>(feddes_h, psi, a_h);
+          for (int i = 0; i < 4; ++i) taken = taken + w * a_h[i] * d_h[i];
+        }
+        const V uptake = taken * root_rate + w * a * root_rate_p;
         load = load - uptake;
         uptake_p = uptake_p + uptake;
         omega_rhs = omega_rhs + taken;
         if constexpr (Moves::kThere) moves.now.taken[k] = uptake;
-        along_omega = w * stress.a * omega_slope;
-        row_root = -w * stress.a_psi;
+        along_omega = w * a * omega_slope;
+        row_root = -w * c.stress_psi(k);
       }
       V added{};
       if (io.in.source.data) added = dz * load_series<V>(io.in.source, interval, k, lanes);

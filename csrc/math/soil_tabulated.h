@@ -9,16 +9,14 @@
 
 #include <type_traits>
 
+#include "knots.h"
 #include "soil_common.h"
 
 namespace dgpde {
 inline namespace DGPDE_ISA {
 
-struct SoilTable {
+struct SoilTable : KnotLine {
   const void* data = nullptr;  // [classes, knots, 4], float or double like the lanes
-  int64_t knots = 0;
-  double first = 0.0, step = 1.0;  // x of knot 0, spacing
-  double h_first = 1.0;            // exp(first), m
 };
 
 struct Tabulated {
@@ -60,10 +58,10 @@ struct Tabulated {
   };
   template <class V, class D>
   static DGPDE_HD Places<V> places(const SoilTable& table, const D& d, V psi) {
-    const V x = position(table, psi, is_wet(table, psi)), kind = d[2];
+    const V x = knot_position(table, psi, wetter_than_knots(table, psi)), kind = d[2];
     Places<V> p;
     for (int lane = 0; lane < Lane<V>::width; ++lane)
-      p.at[lane] = 4 * (table.knots * static_cast<int64_t>(get(kind, lane)) + interval(table, get(x, lane)));
+      p.at[lane] = 4 * (table.knots * static_cast<int64_t>(get(kind, lane)) + knot_interval(table, get(x, lane)));
     return p;
   }
 
@@ -91,15 +89,15 @@ struct Tabulated {
   template <bool kPartials, class V, class D>
   static DGPDE_HD void evaluate(const SoilTable& table, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
     using R = RealOf<V>;
-    const auto wet = is_wet(table, psi);
+    const auto wet = wetter_than_knots(table, psi);
     const V h = select(wet, broadcast<V>(table.h_first), -psi);
-    const V x = position(table, psi, wet);
+    const V x = knot_position(table, psi, wet);
     const V end = broadcast<V>(static_cast<double>(table.knots - 1));
     const auto beyond = x > end;
     V r[8], u{};
     const R* row[Lane<V>::width];
     for (int lane = 0; lane < Lane<V>::width; ++lane) {
-      const int64_t i = interval(table, get(x, lane));
+      const int64_t i = knot_interval(table, get(x, lane));
       row[lane] = rows<V>(table) + 4 * (table.knots * static_cast<int64_t>(get(V(d[2]), lane)) + i);
       put(u, lane, get(x, lane) - static_cast<R>(i));
     }
@@ -117,11 +115,11 @@ struct Tabulated {
     p.capacity = -select(beyond, r[5] * fall, theta.slope * inv_step) * inv_h;
     p.dkr = -kr * select(beyond, r[7], log_kr.slope * inv_step) * inv_h;
     if constexpr (kPartials) {
-      // Hermite basis: value at 0, slope at 0, value at 1, slope at 1
-      const V one = broadcast<V>(1), v = one - u;
-      const V value1 = u * u * (one + R(2) * v), slope0 = step * u * v * v, slope1 = -step * u * u * v;
-      const V basis[4] = {select(beyond, V{}, one - value1), select(beyond, V{}, slope0), select(beyond, one, value1),
-                          select(beyond, past, slope1)};
+      const V one = broadcast<V>(1);
+      V inside[4];
+      hermite_basis<V>(u, step, inside);
+      const V basis[4] = {select(beyond, V{}, inside[0]), select(beyond, V{}, inside[1]),
+                          select(beyond, one, inside[2]), select(beyond, past, inside[3])};
       for (int j = 0; j < 8; ++j) {
         const V weight = basis[(j / 4) * 2 + j % 2];
         const bool water = j % 4 < 2;
@@ -187,37 +185,8 @@ struct Tabulated {
   }
 
   template <class V>
-  struct Cubic {  // value and slope per interval at u of the cubic with values f and slopes d at 0 and 1
-    V value, slope;
-    DGPDE_HD Cubic(V u, V f0, V d0, V f1, V d1) {
-      using R = RealOf<V>;
-      const V rise = f1 - f0;
-      const V c2 = R(3) * rise - R(2) * d0 - d1, c3 = d0 + d1 - R(2) * rise;
-      value = f0 + u * (d0 + u * (c2 + u * c3));
-      slope = d0 + u * (R(2) * c2 + R(3) * u * c3);
-    }
-  };
-
-  template <class V>
   static DGPDE_HD const RealOf<V>* rows(const SoilTable& table) {
     return static_cast<const RealOf<V>*>(table.data);
-  }
-  template <class V>
-  static DGPDE_HD Mask<V> is_wet(const SoilTable& table, V psi) {
-    return psi >= broadcast<V>(-table.h_first);
-  }
-  // (x - first)/step, 0 where wet.
-  template <class V>
-  static DGPDE_HD V position(const SoilTable& table, V psi, Mask<V> wet) {
-    const V h = select(wet, broadcast<V>(table.h_first), -psi);
-    const V x = (vlog(h) - broadcast<V>(table.first)) * broadcast<V>(1.0 / table.step);
-    return select(mask_or(wet, x < V{}), V{}, x);
-  }
-  // A nan gives interval 0, and the position keeps it.
-  template <class R>
-  static DGPDE_HD int64_t interval(const SoilTable& table, R x) {
-    const R last = static_cast<R>(table.knots - 2);
-    return x > R(0) ? static_cast<int64_t>(x < last ? x : last) : 0;
   }
 };
 

@@ -42,6 +42,10 @@ DGPDE_HD double expm1_small(double x) { return ::expm1(x); }
 DGPDE_HD float expm1_small(float x) { return ::expm1f(x); }
 DGPDE_HD double twice_atanh(double s) { return 2.0 * ::atanh(s); }
 DGPDE_HD float twice_atanh(float s) { return 2.0f * ::atanhf(s); }
+DGPDE_HD double to_real(int64_t x) { return static_cast<double>(x); }
+DGPDE_HD float to_real(int32_t x) { return static_cast<float>(x); }
+DGPDE_HD int64_t truncate(double x) { return static_cast<int64_t>(x); }
+DGPDE_HD int32_t truncate(float x) { return static_cast<int32_t>(x); }
 
 #ifndef __CUDACC__
 
@@ -52,6 +56,8 @@ DGPDE_HD PackD real_bits(PackL x) { return (PackD)x; }
 DGPDE_HD PackF real_bits(PackI x) { return (PackF)x; }
 DGPDE_HD PackD to_real(PackL x) { return __builtin_convertvector(x, PackD); }
 DGPDE_HD PackF to_real(PackI x) { return __builtin_convertvector(x, PackF); }
+DGPDE_HD PackL truncate(PackD x) { return __builtin_convertvector(x, PackL); }
+DGPDE_HD PackI truncate(PackF x) { return __builtin_convertvector(x, PackI); }
 
 DGPDE_HD PackD vsqrt(PackD x) {
   for (int i = 0; i < Lane<PackD>::width; ++i) x[i] = __builtin_sqrt(x[i]);

@@ -217,7 +217,7 @@ class Cotton(nn.Module):
                 dgpde.RootUptake(
                     transpiration=dgpde.Series(transpiration),
                     density=dgpde.Series(density),
-                    feddes=FEDDES,
+                    response=FEDDES,
                     omega_c=self.stress_index(),
                 )
             ],

@@ -123,7 +123,7 @@ class Grassland(nn.Module):
                 dgpde.RootUptake(
                     transpiration=dgpde.Series(transpiration * self.growth * self.reference_et / DAY),
                     density=density,
-                    feddes=dgpde.Feddes(h4=-150.0),
+                    response=dgpde.Feddes(h4=-150.0),
                     omega_c=0.7,
                 )
             ],

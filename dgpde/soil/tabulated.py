@@ -17,21 +17,32 @@ FLAT = 1e-12
 def monotone_slopes(values: Tensor, spacing: float) -> Tensor:
     """Slopes [..., n] of a monotone C1 cubic through falling ``values`` [..., n] at equal ``spacing``.
 
-    Fourth-order differences (second-order next to the ends), limited to three times the smaller of the two
-    neighbouring secants (Fritsch & Carlson 1980, SIAM J. Numer. Anal. 17, 238; Hyman 1983, SIAM J. Sci. Stat.
-    Comput. 4, 645), which is what keeps the cubic falling. The first slope is 0, the last one-sided. Differentiable
-    in the values.
+    The first slope is 0, the last one-sided, those between are :func:`inner_slopes`. Differentiable in the values.
     """
     secant = (values[..., 1:] - values[..., :-1]) / spacing
     secant = torch.minimum(secant, torch.zeros_like(secant))
+    last = 1.5 * secant[..., -1:] - 0.5 * secant[..., -2:-1]
+    last = torch.minimum(torch.maximum(last, 3.0 * secant[..., -1:]), torch.zeros_like(last))
+    return torch.cat([torch.zeros_like(last), inner_slopes(secant), last], dim=-1)
+
+
+def inner_slopes(secant: Tensor) -> Tensor:
+    """Slopes [..., n - 2] at the inner knots of a C1 cubic that between two knots stays between their values.
+
+    Fourth-order differences (second-order next to the ends), limited to three times the gentler of the two
+    neighbouring secants, and 0 where these differ in sign (Fritsch & Carlson 1980, SIAM J. Numer. Anal. 17, 238;
+    Hyman 1983, SIAM J. Sci. Stat. Comput. 4, 645).
+
+    Args:
+        secant: [..., n - 1] between the knots, at equal spacing, n at least 4.
+    """
     middle = 0.5 * (secant[..., :-1] + secant[..., 1:])
     wide = (7.0 * (secant[..., 1:-2] + secant[..., 2:-1]) - secant[..., :-3] - secant[..., 3:]) / 12.0
     centred = torch.cat([middle[..., :1], wide, middle[..., -1:]], dim=-1)
-    steepest = 3.0 * torch.maximum(secant[..., :-1], secant[..., 1:])
-    inner = torch.minimum(torch.maximum(centred, steepest), torch.zeros_like(centred))
-    last = 1.5 * secant[..., -1:] - 0.5 * secant[..., -2:-1]
-    last = torch.minimum(torch.maximum(last, 3.0 * secant[..., -1:]), torch.zeros_like(last))
-    return torch.cat([torch.zeros_like(last), inner, last], dim=-1)
+    nothing = torch.zeros_like(centred)
+    falling = torch.minimum(3.0 * torch.maximum(secant[..., :-1], secant[..., 1:]), nothing)
+    rising = torch.maximum(3.0 * torch.minimum(secant[..., :-1], secant[..., 1:]), nothing)
+    return torch.minimum(torch.maximum(centred, falling), rising)
 
 
 class Tabulated(Soil):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from dgpde.kernels.column_flow.problem import (
     BOUNDARY_VALUES,
     FACE_MEANS,
+    FEDDES_HEADS,
     SOIL_PARAMETERS,
     ColumnProblem,
     ColumnResult,
@@ -38,7 +40,7 @@ def input_slots(problem: ColumnProblem) -> list[tuple[str, str, int]]:
             slots.append((name, "top", BOUNDARY_VALUES[problem.top].index(field)))
         elif group == "bottom":
             slots.append((name, "bottom", BOUNDARY_VALUES[problem.bottom].index(field)))
-        elif name in ("h1", "h2", "h3", "h4"):
+        elif name in FEDDES_HEADS:
             slots.append((name, "feddes", int(name[1]) - 1))
         else:
             slots.append((name, name, 0))
@@ -50,11 +52,17 @@ def strides_tzn(name: str, value: Tensor) -> tuple[int, int, int]:
     strides = tuple(0 if size == 1 else step for size, step in zip(value.shape, value.stride(), strict=True))
     if name in ("ponding0", "omega_c"):
         return 0, 0, strides[0]
-    if name in ("root_density", "source"):
+    if name in ("root_density", "source", "stress"):
         return strides[0], strides[1], strides[2]
     if name in ("psi0", "k_sat", "specific_storage") or name.startswith("soil."):
         return 0, strides[0], strides[1]
     return strides[0], 0, strides[1]
+
+
+def table_rows(table: Tensor) -> Tensor:
+    """[n_knots, 2, n] with the numbers of a column side by side, as the kernels read them; one for all stays one."""
+    own = table[..., :1] if table.stride(2) == 0 else table
+    return own.permute(2, 0, 1).contiguous().permute(1, 2, 0)
 
 
 @dataclass
@@ -107,8 +115,12 @@ def native_problem(module: Any, problem: ColumnProblem, inputs: dict[str, Tensor
                 p.n_units, p.n_features = value.shape[1], value.shape[2] - OWN
             p.set_input(group, slot, value.data_ptr(), 0, 0, 0)
         else:
+            value = table_rows(value) if name == "stress" else value
             p.set_input(group, slot, value.data_ptr(), *strides_tzn(name, value))
         keep.append(value)
+    if problem.stress is not None:
+        p.stress_first, p.stress_step = problem.stress
+        p.stress_knots, p.stress_wettest = inputs["stress"].shape[0], math.exp(p.stress_first)
     if problem.classes is not None:
         assert problem.knots is not None
         p.x_first, p.x_step = problem.knots
@@ -176,10 +188,7 @@ def is_series(name: str) -> bool:
     return name.startswith(("top.", "bottom.")) or name in (
         "transpiration",
         "root_density",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
+        *FEDDES_HEADS,
         "source",
     )
 

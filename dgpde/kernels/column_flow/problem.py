@@ -43,7 +43,7 @@ TOP_BOUNDARIES = ("head", "flux", "seepage_face", "general_head", "atmosphere")
 BOTTOM_BOUNDARIES = ("head", "flux", "free_drainage", "seepage_face", "general_head", "deep_water_table")
 
 FACE_MEANS = ("arithmetic", "upstream", "geometric", "harmonic")
-ROOT_INPUTS = ("transpiration", "root_density", "h1", "h2", "h3", "h4", "omega_c")
+FEDDES_HEADS = ("h1", "h2", "h3", "h4")
 
 STATUS_TEXT = {
     0: "finished",
@@ -61,7 +61,8 @@ class ColumnProblem:
 
     Shapes: n columns of nz cells, T output intervals. ``dz`` [nz] m and ``times`` [T + 1] s are float64 on
     the CPU. ``save`` lists the indices into ``times`` whose psi is returned. ``classes`` [nz, n] (int32) and
-    ``knots`` (first ln(-psi), spacing) belong to tabulated soils.
+    ``knots`` (first ln(-psi), spacing) belong to tabulated soils, ``stress`` (likewise) to roots with a tabulated
+    response.
     """
 
     n: int
@@ -80,11 +81,18 @@ class ColumnProblem:
     options: SolveOptions
     classes: Tensor | None = None
     knots: tuple[float, float] | None = None
+    stress: tuple[float, float] | None = None
 
     @property
     def intervals(self) -> int:
         """Number of output intervals, T."""
         return self.times.numel() - 1
+
+    @property
+    def root_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs of the roots; ``stress`` [n_knots, 2, n] holds a and da/dx, x = ln(-psi), at knots."""
+        response = FEDDES_HEADS if self.stress is None else ("stress",)
+        return ("transpiration", "root_density", *response, "omega_c")
 
     def input_names(self) -> tuple[str, ...]:
         """Names of the tensors that the kernel reads, in its order; all of them are differentiable."""
@@ -94,7 +102,7 @@ class ColumnProblem:
         names += [f"top.{name}" for name in BOUNDARY_VALUES[self.top]]
         names += [f"bottom.{name}" for name in BOUNDARY_VALUES[self.bottom]]
         if self.roots:
-            names += list(ROOT_INPUTS)
+            names += list(self.root_inputs)
         if self.sources:
             names.append("source")
         return tuple(names)
@@ -154,6 +162,8 @@ def check_inputs(problem: ColumnProblem, inputs: dict[str, Tensor]) -> None:
             shape = (n,)
         elif name in ("root_density", "source"):
             shape = (t, nz, n)
+        elif name == "stress":
+            shape = (value.shape[0], 2, n)
         else:
             shape = (t, n)
         assert tuple(value.shape) == shape, (name, tuple(value.shape), shape)

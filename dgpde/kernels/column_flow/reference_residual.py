@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, ROOT_INPUTS, SOIL_PARAMETERS, ColumnProblem
+from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, SOIL_PARAMETERS, ColumnProblem
+from dgpde.kernels.column_flow.reference_roots import stress
 from dgpde.kernels.reference_faces import Boundary, BoundaryFace, boundary, face_mean
 from dgpde.kernels.soil_relation.reference import is_shared, theta_kr, wet_suction
 
@@ -166,8 +167,8 @@ def with_forcing(data: StepData, inputs: dict[str, Tensor], interval: int) -> St
         for name in BOUNDARY_VALUES[kind]:
             values[f"{side}.{name}"] = inputs[f"{side}.{name}"][interval]
     if problem.roots:
-        for name in ROOT_INPUTS:
-            values[name] = inputs[name] if name == "omega_c" else inputs[name][interval]
+        for name in problem.root_inputs:
+            values[name] = inputs[name] if name in ("omega_c", "stress") else inputs[name][interval]
     if problem.sources:
         values["source"] = inputs["source"][interval]
     kr_boundary = {}
@@ -207,19 +208,10 @@ def column_end(data: StepData, side: str, psi: Tensor, kr: Tensor) -> Boundary:
     return boundary(face, psi, kr)
 
 
-def stress(psi: Tensor, h1: Tensor, h2: Tensor, h3: Tensor, h4: Tensor) -> Tensor:
-    """Feddes, Kowalik & Zaradny (1978) response a(psi) in [0, 1]: 0 at h1 and wetter, 1 from h2 to h3, 0 at
-    h4 and drier.
-    """
-    wet, dry = (h1 - psi) / (h1 - h2), (psi - h4) / (h3 - h4)
-    a = torch.where(psi > h2, wet, torch.where(psi < h3, dry, torch.ones_like(psi)))
-    return torch.where((psi >= h1) | (psi <= h4), torch.zeros_like(psi), a)
-
-
 def root_omega(psi: Tensor, data: StepData) -> Tensor:
     """Stress index omega [n] of Jarvis (1989, J. Hydrol. 107:57): the density-weighted mean of a(psi)."""
     v = data.values
-    a = stress(psi, v["h1"], v["h2"], v["h3"], v["h4"])
+    a = stress(data.problem, v, psi)
     return (v["root_density"] * data.dz * a).sum(0)
 
 
@@ -228,7 +220,7 @@ def root_uptake(psi: Tensor, omega: Tensor, data: StepData) -> Tensor:
     omega_c.
     """
     v = data.values
-    a = stress(psi, v["h1"], v["h2"], v["h3"], v["h4"])
+    a = stress(data.problem, v, psi)
     return v["transpiration"] * v["root_density"] * a / torch.where(omega > v["omega_c"], omega, v["omega_c"])
 
 

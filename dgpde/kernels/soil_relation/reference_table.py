@@ -10,10 +10,8 @@ from torch import Tensor
 from dgpde.kernels.soil_relation.reference_common import Parameters, split
 
 
-def _table_rows(p: Parameters, psi: Tensor, knots: tuple[float, float]) -> tuple[Tensor, ...]:
-    """unsaturated at a table's resolution, beyond the last knot, x, position in the interval, its two rows."""
-    table = p["table"]
-    n_class, n_knots, _ = table.shape
+def knot_place(psi: Tensor, knots: tuple[float, float], n_knots: int) -> tuple[Tensor, ...]:
+    """unsaturated at a table's resolution, beyond the last knot, x, position in the interval, the knot before it."""
     first, spacing = knots
     last = first + spacing * (n_knots - 1)
     dry, h = split(psi, torch.full_like(psi, math.exp(first)))
@@ -23,12 +21,19 @@ def _table_rows(p: Parameters, psi: Tensor, knots: tuple[float, float]) -> tuple
     position = (inner - first) / spacing
     # NaN goes to interval 0 and stays NaN through the position
     cell = torch.nan_to_num(position.detach()).floor().clamp(0, n_knots - 2).to(torch.int64)
+    return dry, beyond, x, position - cell.to(psi.dtype), cell
+
+
+def _table_rows(p: Parameters, psi: Tensor, knots: tuple[float, float]) -> tuple[Tensor, ...]:
+    """The first four of `knot_place` and the two rows of the interval."""
+    n_class, n_knots, _ = p["table"].shape
+    *place, cell = knot_place(psi, knots, n_knots)
     row = p["classes"].to(torch.int64).expand(psi.shape) * n_knots + cell
-    flat = table.reshape(n_class * n_knots, 4)
-    return dry, beyond, x, position - cell.to(psi.dtype), flat[row], flat[row + 1]
+    flat = p["table"].reshape(n_class * n_knots, 4)
+    return *place, flat[row], flat[row + 1]
 
 
-def _hermite(u: Tensor, f0: Tensor, d0: Tensor, f1: Tensor, d1: Tensor) -> Tensor:
+def hermite(u: Tensor, f0: Tensor, d0: Tensor, f1: Tensor, d1: Tensor) -> Tensor:
     """Cubic with values f and slopes d (per interval) at u = 0 and 1."""
     return f0 + u * (d0 + u * ((3.0 * (f1 - f0) - 2.0 * d0 - d1) + u * (2.0 * (f0 - f1) + d0 + d1)))
 
@@ -51,8 +56,8 @@ def tabulated(p: Parameters, psi: Tensor, knots: tuple[float, float]) -> tuple[T
     psi = torch.broadcast_to(psi, torch.broadcast_shapes(psi.shape, p["classes"].shape))
     spacing = knots[1]
     _, beyond, x, u, low, high = _table_rows(p, psi, knots)
-    theta = _hermite(u, low[..., 0], spacing * low[..., 1], high[..., 0], spacing * high[..., 1])
-    log_kr = _hermite(u, low[..., 2], spacing * low[..., 3], high[..., 2], spacing * high[..., 3])
+    theta = hermite(u, low[..., 0], spacing * low[..., 1], high[..., 0], spacing * high[..., 1])
+    log_kr = hermite(u, low[..., 2], spacing * low[..., 3], high[..., 2], spacing * high[..., 3])
     end = _last_row(p, psi)
     past = torch.where(beyond, x - (knots[0] + spacing * (p["table"].shape[1] - 1)), torch.zeros_like(x))
     theta = torch.where(beyond, end[..., 0] * torch.exp(end[..., 1] / end[..., 0] * past), theta)
