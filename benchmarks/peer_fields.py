@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import dgpde
-from benchmarks.measure import Measurement, Timing, peak_memory, reset_peak_memory, timed
+from benchmarks.measure import Measurement, Timing, timed
+from benchmarks.torch_device import peak_memory, reset_peak_memory, synchronizer
 from dgpde.checkpoint import Plan
 
 BALANCE_TOLERANCE = 1e-9  # of the water moved
@@ -53,30 +54,35 @@ def measured(
     cells: int,
     extra: dict[str, Any],
     plan: Callable[[], Plan] | None = None,
+    device: str = "cpu",
 ) -> Measurement:
-    """Check a field's run, then time it, and its gradient where there is a loss; ``plan`` is put beside its memory."""
+    """Check a field's run, then time it, and its gradient where there is a loss; ``plan`` is put beside its memory.
+
+    Throughput is that of processor time on the CPU, of wall time on a GPU.
+    """
+    wait = synchronizer(device)
     planned = plan() if plan is not None else None
-    memory = {"start": reset_peak_memory()}
+    memory = {"start": reset_peak_memory(device)}
     with torch.no_grad():
         run = forward()
-    memory["forward"] = peak_memory()
+    memory["forward"] = peak_memory(device)
     checks = check(run)
     balance = float(run.mass_balance_error.max())
     if not balance <= BALANCE_TOLERANCE:
         raise ArithmeticError(f"the mass balance is off by {balance:.3g} of the water moved")
     if loss is not None:
-        reset_peak_memory()
+        reset_peak_memory(device)
         loss().backward()
-        memory["backward"] = peak_memory()
+        memory["backward"] = peak_memory(device)
     if planned is not None:
         memory |= {"planned forward": planned.forward, "planned backward": planned.backward}
     plain, taped, backward = Timing(), Timing(), Timing()
     for _ in range(repeats):
         with torch.no_grad():
-            run = timed(forward, plain)
+            run = timed(forward, plain, wait)
         if loss is not None:
-            value = timed(loss, taped)
-            timed(partial(value.backward), backward)
+            value = timed(loss, taped, wait)
+            timed(partial(value.backward), backward, wait)
     steps = int(run.stats.steps)
     linear = run.stats.linear_iterations
     return Measurement(
@@ -91,6 +97,8 @@ def measured(
         | {
             "mass_balance_error": balance,
             "linear_iterations": 0.0 if linear is None else float(linear) / steps,
-            "cell_steps_per_second": cells * steps / float(plain.summary()["cpu_least"]),
+            "cell_steps_per_second": cells
+            * steps
+            / float(plain.summary()["cpu_least" if device == "cpu" else "wall_least"]),
         },
     )

@@ -51,7 +51,7 @@ def linear_case(name: str, title: str, columns: int, methods: tuple[str, ...]) -
         title=title,
         module="linear",
         function=name,
-        repeats={"cpu": {columns: 10}},
+        repeats={"cpu": {columns: 10}, "cuda": {columns: 10}},
         baselines=tuple(
             Baseline(
                 method, "linear_krylov", {columns: f"--system {name} --method {method}"}, packages[method]
@@ -113,7 +113,7 @@ CASES = {
             name="slab",
             title="A day of rain on a heterogeneous slab (ParFlow, PFLOTRAN), 40 layers, hourly steps",
             module="slab",
-            repeats={"cpu": {1024: 5, 16_384: 3}},
+            repeats={"cpu": {1024: 5, 16_384: 3}, "cuda": {16_384: 3}},
         ),
         Case(
             name="aquifer",
@@ -146,7 +146,7 @@ CASES = {
             name="deck",
             title="Rain on a deep dry soil over a water table (a deck of ParFlow), 240 layers, ten hourly steps",
             module="deck",
-            repeats={"cpu": {64: 3, 9216: 1}},
+            repeats={"cpu": {64: 3, 9216: 1}, "cuda": {9216: 3, 1_016_064: 1}},
         ),
         Case(
             name="two-soils",
