@@ -84,6 +84,7 @@ def measured(
             value = timed(loss, taped, wait)
             timed(partial(value.backward), backward, wait)
     steps = int(run.stats.steps)
+    seconds = float(plain.summary()["cpu_least" if device == "cpu" else "wall_least"])
     linear = run.stats.linear_iterations
     return Measurement(
         forward=plain.summary(),
@@ -97,8 +98,6 @@ def measured(
         | {
             "mass_balance_error": balance,
             "linear_iterations": 0.0 if linear is None else float(linear) / steps,
-            "cell_steps_per_second": cells
-            * steps
-            / float(plain.summary()["cpu_least" if device == "cpu" else "wall_least"]),
+            "cell_steps_per_second": cells * steps / seconds,
         },
     )

@@ -1,8 +1,8 @@
 """Rain on a deep dry soil over a water table, 240 layers of 1 m x 1 m x 0.025 m cells, ten hourly steps.
 
 A published deck of ParFlow, whose authors give psi after ten hours; on one core of such a machine ParFlow makes
-1.3e5 to 1.5e5 cell-steps a second. 96 x 96 columns are 2.2 million cells; on a GPU the whole deck of 1008 x 1008 columns, 2.4e8 cells, is run,
-forward only: its history would not fit beside it.
+1.3e5 to 1.5e5 cell-steps a second. 96 x 96 columns are 2.2 million cells; on a GPU the whole deck of 1008 x 1008
+columns, 2.4e8 cells, is run, forward only: its history would not fit beside it.
 """
 
 from __future__ import annotations
