@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dgpde.checkpoint import Checkpoint, StateStore
 from dgpde.errors import SolveError
+from dgpde.forecast import Forecast
 from dgpde.kernels.flow_stencil.problem import (
     IDENTITY,
     Linearised,
@@ -403,8 +404,7 @@ class Backward:
         # cotangents of theta, psi and ponding at the end of the step in hand, from the steps after it
         self.theta, self.psi = torch.zeros_like(psi0), torch.zeros_like(psi0)
         self.nothing = torch.zeros_like(psi0)
-        self.multiplier: Tensor | None = None  # of the step after the one in hand
-        self.before: Tensor | None = None  # and of the one after that
+        self.forecast = Forecast()  # of the multipliers
         self.ponding = torch.zeros_like(inputs["ponding0"])
         self.rows = {index: row for row, index in enumerate(run.save)}
 
@@ -430,13 +430,10 @@ class Backward:
                 seeds[name] = seeds[name] + seed if name in seeds else seed
         there = self.stencil.linearise(step, record.psi)
         load = self.psi + there.load(seeds, self.theta)
-        # multipliers vary smoothly from step to step: the solve begins from the last two carried on
-        guess = self.multiplier
-        if guess is not None and self.before is not None:
-            guess = 2.0 * guess - self.before
-        self.before = self.multiplier
-        self.multiplier = self.exact.solve(there, load, guess, record, transposed=True)
-        self.theta, self.psi, self.ponding = there.pull(self.multiplier, seeds, self.theta, self.within)
+        guess = self.forecast.guess(record.dt)
+        multiplier = self.exact.solve(there, load, guess, record, transposed=True)
+        self.forecast.add(record.dt, multiplier)
+        self.theta, self.psi, self.ponding = there.pull(multiplier, seeds, self.theta, self.within)
         if riding is not None:
             self.theta = self.theta + riding.before
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dgpde.checkpoint import Checkpoint, StateStore
 from dgpde.errors import SolveError
+from dgpde.forecast import Forecast
 from dgpde.kernels.transport_stencil.cell import Species, Values, isotherm
 from dgpde.kernels.transport_stencil.coupled import CoupledStepper
 from dgpde.kernels.transport_stencil.pieces import State, StepFailure, pushed_values
@@ -266,7 +267,7 @@ class TransportRun:
         stepper.wanted = [{n for n in names if f"{i}.{n}" in wanted} for i, names in enumerate(self.values)]
         state_bars: State = {}
         elastic = torch.zeros_like(inputs["c0"][0]) if ride.elastic else None
-        guess: dict[int, Tensor] = {}
+        forecast: dict[int, Forecast] = {}
         last = None
         end = len(self.trail) - 1
         for span in ride.spans(water_inputs, backwards=True):
@@ -286,7 +287,7 @@ class TransportRun:
                         trail[index + 1],
                         state_bars,
                         self._seeds(bars, interval, dt),
-                        guess,
+                        forecast,
                     )
                 except StepFailure as failure:
                     raise self._failed(interval, f"a step of the adjoint failed: {failure}") from failure

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dgpde.forecast import Forecast
 from dgpde.kernels.flow_stencil.problem import on_side
 from dgpde.kernels.flow_stencil.reference import before
 from dgpde.kernels.transport_stencil.cell import Cell, Species, Values
@@ -434,7 +435,7 @@ class CoupledStepper(Stepper):
         after: State,
         bars: State,
         side_bars: Values,
-        guess: dict[int, Tensor] | None = None,
+        forecast: dict[int, Forecast] | None = None,
     ) -> tuple[State, list[Values], Values]:
         """Pull the cotangents of a step's end and of its sides back to what went in; see ``Stepper.adjoint``.
 

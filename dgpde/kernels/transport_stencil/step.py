@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dgpde.forecast import Forecast
 from dgpde.kernels.flow_stencil.problem import AXES, on_side
 from dgpde.kernels.transport_stencil.cell import Cell, Species, Values
 from dgpde.kernels.transport_stencil.dispersion import Dispersion, disperse, disperse_sides
@@ -279,7 +280,7 @@ class Stepper:
         after: State,
         bars: State,
         side_bars: Values,
-        guess: dict[int, Tensor] | None = None,
+        forecast: dict[int, Forecast] | None = None,
     ) -> tuple[State, list[Values], Values]:
         """Pull the cotangents of a step's end and of its sides back to what went in.
 
@@ -287,7 +288,7 @@ class Stepper:
             water, values, state, after: of the step.
             bars: cotangents of ``after``.
             side_bars: of the masses through the sides, [S, *side].
-            guess: multipliers of the step after this one by solute, for a start; replaced by those found.
+            forecast: of the multipliers by solute, from the steps after this one; those found are added.
 
         Returns:
             cotangents of ``state``, of the values of each solute, and of ``water.named()``.
@@ -302,10 +303,11 @@ class Stepper:
             linear, weight = cell.slopes()
             column = self.set_up(network, cell, c, linear, weight)
             load = self.load(number, cell, c, found.bars, side_bars, (linear, weight, column))
-            start = None if guess is None else guess.get(number)
+            known = None if forecast is None else forecast.setdefault(number, Forecast())
+            start = None if known is None else known.guess(water.dt)
             multiplier = self.solve_linear(network, load, start, transposed=True)
-            if guess is not None:
-                guess[number] = multiplier
+            if known is not None:
+                known.add(water.dt, multiplier)
             self.pull(number, multiplier, (water, values, state, after), (network, cell), side_bars, found)
         if not self.lasting:
             self.flush(water, values, found.values, found.water)

@@ -1,0 +1,56 @@
+"""First guesses for a row of linear systems whose answers vary smoothly in time."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+POINTS = 3  # answers that the polynomial goes through, at most
+LARGEST = 10.0  # sum of the magnitudes of their weights, at most: round-off and noise of the answers grow with it
+
+
+class Forecast:
+    """Extrapolates the multipliers of an adjoint from step to step.
+
+    A multiplier grows with the length of its step: what is extrapolated is the multiplier over that length, by
+    Lagrange's polynomial through the last answers, with fewer of them where steps differ so much that the weights are
+    large. A guess changes how many iterations a solve takes, and its answer by no more than the solve's tolerance.
+    """
+
+    def __init__(self) -> None:
+        self.past: list[tuple[float, float, Tensor]] = []  # time, length of the step, answer; the latest last
+        self.time = 0.0
+
+    def guess(self, length: float) -> Tensor | None:
+        """For the step of that length [s] that comes next; None when nothing is known."""
+        if not self.past:
+            return None
+        at = self.time + 0.5 * length
+        for count in range(len(self.past), 0, -1):
+            points = self.past[-count:]
+            weights = _lagrange([time for time, _, _ in points], at)
+            if sum(map(abs, weights)) <= LARGEST:
+                break
+        parts = [
+            weight * length / dt * answer for weight, (_, dt, answer) in zip(weights, points, strict=True)
+        ]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    def add(self, length: float, answer: Tensor) -> None:
+        """Take the answer of that step; the next one follows it."""
+        self.past = [*self.past, (self.time + 0.5 * length, length, answer)][-POINTS:]
+        self.time += length
+
+
+def _lagrange(times: list[float], at: float) -> list[float]:
+    """Weights of the polynomial through points at some times."""
+    found = []
+    for k, own in enumerate(times):
+        weight = 1.0
+        for j, other in enumerate(times):
+            if j != k:
+                weight *= (at - other) / (own - other)
+        found.append(weight)
+    return found
