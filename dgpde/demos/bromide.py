@@ -193,7 +193,7 @@ class Fit:
     error_blocks: list[float]
 
 
-def fit(readings: Column, immobile: bool, rounds: int = 30) -> Fit:
+def fit(readings: Column, immobile: bool, rounds: int = 60) -> Fit:
     """Least squares of both series under a weak prior."""
     count = 7 if immobile else 5
     mean, spread = (torch.tensor(x[:count], dtype=torch.float64) for x in (PRIOR_MEAN, PRIOR_SPREAD))
@@ -230,7 +230,7 @@ def run(folder: Path, iterations: int | None = None, readings: Column | None = N
     )
     fits = {}
     for name, immobile in (("all water flows", False), ("with immobile water", True)):
-        fits[name] = found = fit(readings, immobile, 30 if iterations is None else iterations)
+        fits[name] = found = fit(readings, immobile, 60 if iterations is None else iterations)
         p, errors, blocks = found.estimate.p, found.error, found.error_blocks
         print(f"\n{name}: {found.estimate.rounds} steps")
         print(f"  theta {found.theta:.4f} +- {errors[-1]:.4f} (misfits in blocks: {blocks[-1]:.4f})")

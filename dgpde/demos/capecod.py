@@ -326,8 +326,8 @@ def draw(path: Path, site: Site, found: Estimate, plumes: Sequence[Spread]) -> N
                 (cloud, plumes[0].concentration, "magma_r", "concentration"),
             )
             for ax, values, colours, label in maps:
-                edges = [CELL * torch.arange(size + 1) for size in values.shape]
-                mesh = ax.pcolormesh(edges[1], edges[0], values, cmap=colours, rasterized=True)
+                edges = [plot.array(CELL * torch.arange(size + 1)) for size in values.shape]
+                mesh = ax.pcolormesh(edges[1], edges[0], plot.array(values), cmap=colours, rasterized=True)
                 figure.colorbar(mesh, ax=ax, label=label)
                 ax.set_aspect("equal")
                 ax.set_xlabel("x [m]")

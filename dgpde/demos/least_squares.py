@@ -88,7 +88,7 @@ def least_squares(
     evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
     start: Tensor,
     prior: Prior | None = None,
-    rounds: int = 30,
+    rounds: int = 60,
 ) -> Estimate:
     """Levenberg-Marquardt (Marquardt 1963, J. SIAM 11, 431-441), the damping in the scale of the curvature.
 
