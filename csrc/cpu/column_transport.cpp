@@ -48,7 +48,7 @@ void transport_adjoint(const TransportProblem& p, const TransportWater& water, T
                                 const bool wanted = wants_bars(water);
                                 TransportAdjoint<V>(p, io, Lanes{pack * W, p.n}, scratch, 1)
                                     .run(rows, states, wanted ? &bars : nullptr, bars.row_at(scratch + size + soil),
-                                         resumed, water.flow != nullptr);
+                                         resumed, water.flow || water.before_sum, water.flow != nullptr);
                                 if (wanted) pull_water(water, pack, chunk, of_pack.derivatives, scratch + size);
                               });
 }

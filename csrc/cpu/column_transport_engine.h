@@ -20,7 +20,7 @@ struct TransportWater {
   View theta_moves, flux_moves;  // tangent run: their tangents; null where they do not move
   std::vector<double> steps;     // s
   std::vector<int64_t> intervals;
-  // adjoint: sums over all segments [.., n], added to; null where nobody asks. The gradient of theta is theta_sum +
+  // adjoint: sums over all segments [.., n], added to; null where nobody asks (before_sum alone: theta's gradient). The gradient of theta is theta_sum +
   // before_sum; of the flux flux_sum and, above and below each cell, what the balance of the fluxes lacks
   double *theta_sum = nullptr, *before_sum = nullptr, *flux_sum = nullptr, *lack_sum = nullptr;
 };

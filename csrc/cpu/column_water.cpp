@@ -51,7 +51,7 @@ Mask<V> owned(const Lanes& lanes) {
 template <class Each>
 void each_sum(const TransportWater& water, const WaterRow<V>& row, const Each& each) {
   each(water.theta_sum, row.theta, water.nz);
-  each(water.before_sum, row.before, water.nz);
+  if (water.before_sum) each(water.before_sum, row.before, water.nz);
   each(water.flux_sum, row.flux, water.nz + 1);
   each(water.lack_sum, row.elastic, water.nz);
 }
@@ -111,7 +111,9 @@ bool begin_bars(const TransportWater& water, int64_t pack, const WaterStore& row
   }
   if (!water.theta_sum) return false;
   const Lanes lanes{pack * W, water.n};
-  each_sum(water, WaterRows<V>(bars, 0).row(0), [&](const double* from, V* to, int64_t cells) {
+  const WaterRow<V> row = WaterRows<V>(bars, 0).row(0);
+  for (int64_t k = 0; k < water.nz; ++k) row.before[k] = V{};
+  each_sum(water, row, [&](const double* from, V* to, int64_t cells) {
     for (int64_t k = 0; k < cells; ++k) to[k] = load<V>(View{from, 0, water.n, 1}, 0, k, lanes);
   });
   return true;

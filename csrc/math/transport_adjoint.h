@@ -24,11 +24,12 @@ class TransportAdjoint : TransportPlainAdjoint<V> {
       : Base(problem, cotangents, which, scratch, stride) {}
 
   // `continuous`: the fluxes of the water follow from its bottom flux, as those of a flow run do. `resumed`: bars of
-  // constant water already hold those of the segments after this one.
+  // constant water already hold those of the segments after this one. `before`: those of theta before each step count.
   // Where nobody asks for the bars they go to one row of scratch memory, `none`.
   DGPDE_HD void run(const WaterRows<V>& water, const TransportRows<V>& kept, WaterRows<V>* bars,
-                    const WaterRow<V>& none, bool resumed, bool continuous) {
+                    const WaterRow<V>& none, bool resumed, bool before, bool continuous) {
     begin();
+    this->watered = bars != nullptr, this->before_watered = bars && before;
     bar = bars ? bars->row(0) : none;
     if (!resumed) clear(bar);
     if (bars)

@@ -26,6 +26,8 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
   V worst{};
   bool fresh = true;  // the sums of the plain solutes are to begin anew
   bool wary = false;  // an elimination may have lost digits
+  bool watered = true,
+       before_watered = true;  // whether cotangents of the water are asked for; of theta before a step
 
   DGPDE_HD TransportPlainAdjoint(const TransportProblem& problem, const TransportCotangents& cotangents,
                                  const Lanes& which, V* scratch, int64_t stride)
@@ -146,20 +148,23 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
       c.rhs(k) = z, elim = s.elim(k);
     }
     const V *now = kept.at(r, i, 0), *old = kept.at(r - 1, i, 0);
+    const Wanted wants = wanted(i);
+    const bool everyone = all(active);
+    const auto add = [&](V& sum, V x) { sum = fresh ? x : sum + x; };
     const bool gives = w.source || kind.parent >= 0 || io.grad[i].slot[kProduction].data || tells;
     V lambda{}, above{};
     for (int64_t k = last; k >= 0; --k) {
-      const V lambda_above = lambda, conc = select(active, now[k], V{});
+      const V lambda_above = lambda, conc = everyone ? now[k] : select(active, now[k], V{});
       lambda = c.rhs(k) * s.inv(k) - s.couple(k) * lambda;
-      const V through = k < last ? lambda_above - lambda : V{};
-      const V of_now = lambda * conc, of_old = lambda * select(active, old[k], V{});
-      const V of_below = through * conc, of_above = through * above;
-      s.of_now(k) = fresh ? of_now : s.of_now(k) + of_now;
-      s.of_old(k) = fresh ? of_old : s.of_old(k) + of_old;
-      s.of_below(k) = fresh ? of_below : s.of_below(k) + of_below;
-      s.of_above(k) = fresh ? of_above : s.of_above(k) + of_above;
+      if (wants.cells) add(s.of_now(k), lambda * conc);
+      if (wants.before) add(s.of_old(k), lambda * (everyone ? old[k] : select(active, old[k], V{})));
+      if (wants.faces && k < last) {
+        const V through = lambda_above - lambda;
+        add(s.of_below(k), through * conc), add(s.of_above(k), through * above);
+      }
       if (fresh) s.of_side(k) = V{};
-      s.next(k, 0) = select(active, lambda * s.hold(k), V(s.next(k, 0)));
+      const V carry = lambda * s.hold(k);
+      s.next(k, 0) = everyone ? carry : select(active, carry, V(s.next(k, 0)));
       if (gives) give(i, k, lambda, conc);
       if (wary || k == last || k == 0) c.rhs(k) = lambda;
       above = conc;
@@ -202,24 +207,40 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
     }
   }
 
+  // Which of the sums of a plain solute anybody asks for.
+  struct Wanted {
+    bool cells, before, faces;
+  };
+  DGPDE_HD Wanted wanted(int64_t i) const {
+    const MutableView* grad = io.grad[i].slot;
+    return {watered || grad[kDecay].data || grad[kCapacity].data, before_watered || grad[kCapacity].data,
+            watered || grad[kDispersivity].data || grad[kDiffusion].data};
+  }
+
   // From the sums to the inputs and the water of the steps that they were made in.
   DGPDE_HD void pull(int64_t i) {
     const SoluteKind& kind = p.kinds[i];
     const SoluteCells<V> s = solute(i);
     const bool spreads = diffuses(i);
+    const Wanted wants = wanted(i);
     V from_below{};
     for (int64_t k = 0; k < p.nz; ++k) {
       const R dz = this->size(k);
-      const V gone = -s.of_now(k), held = dz * inv_dt * s.of_old(k);
-      const V of_storage = dz * (inv_dt + s.input(k, kDecay)) * gone;
-      s.sum(k, kDecay) = s.sum(k, kDecay) + s.store(k) * gone;
-      s.sum(k, kCapacity) = s.sum(k, kCapacity) + of_storage + held;
-      bar.theta[k] = bar.theta[k] + of_storage;
-      bar.before[k] = bar.before[k] + held;
-      if (bar.taken && kind.uptake) bar.taken[k] = bar.taken[k] + gone;
-      if (bar.elastic) bar.elastic[k] = bar.elastic[k] + gone;
+      if (wants.cells) {
+        const V gone = -s.of_now(k), of_storage = dz * (inv_dt + s.input(k, kDecay)) * gone;
+        s.sum(k, kDecay) = s.sum(k, kDecay) + s.store(k) * gone;
+        s.sum(k, kCapacity) = s.sum(k, kCapacity) + of_storage;
+        bar.theta[k] = bar.theta[k] + of_storage;
+        if (bar.taken && kind.uptake) bar.taken[k] = bar.taken[k] + gone;
+        if (bar.elastic) bar.elastic[k] = bar.elastic[k] + gone;
+      }
+      if (wants.before) {
+        const V held = dz * inv_dt * s.of_old(k);
+        s.sum(k, kCapacity) = s.sum(k, kCapacity) + held;
+        bar.before[k] = bar.before[k] + held;
+      }
       V of_spread = s.of_side(k) + from_below;
-      if (k + 1 < p.nz) {
+      if (wants.faces && k + 1 < p.nz) {
         const V q = flux(k + 1), of_conductance = (s.of_below(k) - s.of_above(k)) * (R(0.5) / this->distance(k));
         const V length = s.input(k, kDispersivity) + s.input(k + 1, kDispersivity), along = of_conductance * vabs(q);
         const Upwind at = this->weights(k, q);

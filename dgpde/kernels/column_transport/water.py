@@ -166,7 +166,8 @@ class SteadyRows:
         for segment in reversed(self.cuts):
             water = self._water(self._fields(inputs), segment)
             if wanted:
-                water.native.set_sums(theta.data_ptr(), before.data_ptr(), flux.data_ptr(), lack.data_ptr())
+                of_theta = before.data_ptr() if "theta" in wanted else 0
+                water.native.set_sums(theta.data_ptr(), of_theta, flux.data_ptr(), lack.data_ptr())
             work(segment, water)
         if not wanted:
             return {}
