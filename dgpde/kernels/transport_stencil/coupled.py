@@ -119,7 +119,7 @@ class System:
             own = torch.stack(
                 [linear + self._scaled(i, _own(self.networks[i])) for i, linear in enumerate(self.linear)]
             )
-            unit = torch.eye(len(own), dtype=own.dtype)[..., None, None, None]
+            unit = torch.eye(len(own), dtype=own.dtype, device=own.device)[..., None, None, None]
             block = (self.joint + unit * own).movedim((0, 1), (-2, -1))
             inverse = torch.linalg.inv_ex(block)[0].movedim((-2, -1), (0, 1))
             ratio = (own + self.losing)[:, None] * inverse
@@ -387,8 +387,8 @@ class CoupledStepper(Stepper):
             masses = [cell.side(side, on_side(c[number], side))[0] for side in cell.species.sides]
             for side, mass in zip(cell.species.sides, masses, strict=True):
                 sides.setdefault(side, []).append(mass)
-            reacted, moved, carried = balance(network, cell, states[number], water, masses)
-            gained = made[number]
+            reacted, moved, carried = balance(network, cell, states[number], water, masses, self.share)
+            gained = self.share * made[number]
             sums.append((reacted + gained.sum(), moved + gained.abs().sum(), carried))
         reacted, moved, carried = (torch.stack(part) for part in zip(*sums, strict=True))
         return Stepped(
@@ -514,7 +514,7 @@ def _weights(scale: Tensor) -> Tensor:
 def _own(network: Network) -> Tensor:
     """Diagonal of dN/dc without what is not upwind, [nz, ny, nx] m3/s."""
     geometry, faces = network.geometry, network.faces
-    total = torch.zeros(geometry.shape, dtype=torch.float64)
+    total = torch.zeros_like(geometry.volume)
     for axis in geometry.axes:
         flow, conductance = faces.flow[axis], faces.conductance[axis]
         total = total + (-flow).clamp(min=0.0) + conductance
