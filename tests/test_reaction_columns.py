@@ -159,7 +159,7 @@ def growing(p: Inputs, every: int | None = None) -> dgpde.TransportSolution:
     return transport.solve(p["c0"], flow, options=SolveOptions(linear_tolerance=1e-12))
 
 
-@pytest.mark.parametrize("every", [None, 2])
+@pytest.mark.parametrize("every", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_gradients_of_a_monod_by_the_dot_product(every: int | None) -> None:
     p, d = monod_inputs()
     leaves = {name: value.clone().requires_grad_() for name, value in p.items()}
@@ -176,6 +176,7 @@ def test_gradients_of_a_monod_by_the_dot_product(every: int | None) -> None:
     assert abs(pushed - sum(pulled.values())) < 1e-9 * scale
 
 
+@pytest.mark.slow
 def test_gradients_of_a_monod_by_taylor() -> None:
     p, d = monod_inputs()
     # steps of the flow as they come would change with its inputs: only those of the transport move here
