@@ -39,8 +39,8 @@ class Transport:
         scheme: of advection: "upwind" (default; first order, positive), "central" (second order, may oscillate where
             grid Peclet numbers exceed 2: then it warns) or "tvd" (van Leer's limiter; positive and bounded).
         cross_terms: in sections and domains, the whole dispersion tensor instead of its diagonal; default False.
-        reaction: what the solutes make of each other, a ``Reaction``; default None. Columns then need a
-            ``SteadyFlow`` or a flow run with ``Richards(..., engine="field")``, whose columns share their steps.
+        reaction: what the solutes make of each other, a ``Reaction``; default None. It is solved by the field engine,
+            in columns too, where each column of a flow run keeps the steps that it took.
 
     Raises:
         TypeError, ValueError: the message starts with the name of the argument.
@@ -109,15 +109,6 @@ class Transport:
         """
         setup = self.set_up(c0, flow, times, options)
         rides = isinstance(flow, Solution) and flow.field_run is not None
-        if (
-            self.words.reaction is not None
-            and isinstance(flow, Solution)
-            and not (self.grid.lateral or rides)
-        ):
-            raise ValueError(
-                "reaction joins the solutes on the field engine, and flow is a run of the column engine, whose columns "
-                'take steps of their own: run the flow with Richards(..., engine="field")'
-            )
         if self.grid.lateral or rides or self.words.reaction is not None:
             from dgpde.transport_field import solve_field_transport
 

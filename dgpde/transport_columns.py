@@ -39,7 +39,7 @@ def solve_columns(setup: TransportSetup) -> TransportSolution:
         raise ValueError(
             "flow is on a GPU; transport in columns runs on the CPU only: move the tensors with .cpu()"
         )
-    water, evaporation = _water(setup)
+    water, evaporation = water_of(setup)
     solutes: list[SoluteProblem] = []
     inputs: dict[str, Tensor] = {}
     for i, solute in enumerate(setup.words.solutes):
@@ -62,7 +62,7 @@ def solve_columns(setup: TransportSetup) -> TransportSolution:
     return _solution(setup, result)
 
 
-def _water(setup: TransportSetup) -> tuple[Water, bool]:
+def water_of(setup: TransportSetup) -> tuple[Water, bool]:
     """The water, and whether what leaves at the top evaporates."""
     flow = setup.flow
     if isinstance(flow, Solution):

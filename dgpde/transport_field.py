@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from dgpde.errors import SolveError
 from dgpde.grid import Grid
+from dgpde.kernels.column_transport.water import FlowWater
 from dgpde.kernels.flow_stencil.problem import AXES, SIDES
 from dgpde.kernels.node import as_node, is_tracked
 from dgpde.kernels.transport_stencil.cell import Species, Values
@@ -21,7 +23,9 @@ from dgpde.solute import Solute
 from dgpde.solution import Solution
 from dgpde.steady_flow import SteadyFlow
 from dgpde.trajectory import FieldRun
+from dgpde.transport_columns import water_of
 from dgpde.transport_ride import FlowRide, Ride, SteadyRide
+from dgpde.transport_rounds import ColumnRide, RoundsRun
 from dgpde.transport_run import TransportRun
 from dgpde.transport_solution import Mass, TransportSolution
 from dgpde.transport_words import TransportSetup
@@ -104,6 +108,11 @@ def set_up_field_transport(setup: TransportSetup) -> tuple[TransportRun, Values]
         every = _every(setup)
         ride = SteadyRide(geometry, _sides(grid), _steps(setup), every)
         theta_s = water.pop("theta_s")
+    elif flow.field_run is None and not grid.lateral:
+        column_ride = _column_ride(setup)
+        ride = cast(Ride, column_ride)  # walked by RoundsRun, which knows it
+        water = dict(zip(ride.names, column_ride.flow.tensors, strict=True))
+        sources, atmosphere, theta_s = column_ride.sources, column_ride.atmosphere, None
     else:
         field_run, flow_inputs = _field_run(flow)
         ride = FlowRide(field_run, geometry)
@@ -131,7 +140,8 @@ def set_up_field_transport(setup: TransportSetup) -> tuple[TransportRun, Values]
         reaction.check(inputs["c0"].detach(), theta.detach(), {k: v.detach() for k, v in mine.items()})
         names.append(tuple(mine))
         inputs |= {f"{len(species)}.{name}": value for name, value in mine.items()}
-    run = TransportRun(
+    make = RoundsRun if isinstance(ride, ColumnRide) else TransportRun
+    run = make(
         geometry=geometry,
         species=tuple(species),
         times=setup.times,
@@ -178,7 +188,7 @@ def _species(
     ride: Ride,
     mine: Values,
 ) -> Species:
-    open_sides = ride.sides if isinstance(ride, SteadyRide) else tuple(ride.run.problem.sides)  # type: ignore[attr-defined]
+    open_sides = tuple(ride.run.problem.sides) if isinstance(ride, FlowRide) else ride.sides  # type: ignore[attr-defined]
     sides = {}
     for side in SIDES:
         boundary = setup.words.boundaries[solute.name].get(side)
@@ -329,6 +339,23 @@ def _steps(setup: TransportSetup) -> list[tuple[int, float]]:
         count = max(1, math.ceil(length / limit * (1.0 - 1e-9)))
         found += [(interval, length / count)] * count
     return found
+
+
+def _column_ride(setup: TransportSetup) -> ColumnRide:
+    """The steps of a run of the column engine, on which solutes that a reaction joins ride."""
+    flow = setup.flow
+    assert isinstance(flow, Solution)
+    if bool((flow.status != 0).any()):
+        raise ValueError(
+            "flow has columns that failed; a reaction needs a run of which all columns came to their end"
+        )
+    for solute in setup.words.solutes:
+        if solute.uptake != "passive":
+            raise ValueError(
+                f"uptake of {solute.name!r} is {solute.uptake!r}; with a reaction roots take solutes up with the water"
+            )
+    water, _ = water_of(setup)
+    return ColumnRide(cast(FlowWater, water))
 
 
 def _field_run(flow: Solution) -> tuple[FieldRun, Values]:

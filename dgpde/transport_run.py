@@ -107,7 +107,7 @@ class TransportRun:
             mine = {}
             for name in names:
                 value = inputs[f"{i}.{name}"]
-                if _in_time(name):
+                if in_time(name):
                     value = _row(value, interval)
                 mine[name] = value
             found.append(mine)
@@ -315,7 +315,7 @@ class TransportRun:
             for name, value in mine.items():
                 if f"{i}.{name}" in gradients:
                     into = gradients[f"{i}.{name}"]
-                    into = _row(into, interval) if _in_time(name) else into
+                    into = _row(into, interval) if in_time(name) else into
                     into += value
 
     def _pull_observed(self, bars: Values, index: int, state_bars: State) -> None:
@@ -370,7 +370,7 @@ class TransportRun:
         if moving:
             dots = pushed_values(lambda at: self._start(inputs | at), {n: inputs[n] for n in inputs}, moving)
         dots.pop(ELASTIC, None)
-        self._observe(out, 0, _filled(dots, self.species, inputs["c0"][0]))
+        self._observe(out, 0, filled(dots, self.species, inputs["c0"][0]))
         by_water = {n.partition(".")[2]: v for n, v in tangents.items() if n.startswith("water.")}
         trails: dict[int, tuple[list[State], int]] = {}
         done = 0
@@ -386,7 +386,7 @@ class TransportRun:
             water, _ = self.ride.water(water_inputs, span, index, trail[index].get(ELASTIC))
             value_dots = [
                 {
-                    n: _row(moving[f"{i}.{n}"], interval) if _in_time(n) else moving[f"{i}.{n}"]
+                    n: _row(moving[f"{i}.{n}"], interval) if in_time(n) else moving[f"{i}.{n}"]
                     for n in names
                     if f"{i}.{n}" in moving
                 }
@@ -398,7 +398,7 @@ class TransportRun:
             )
             self._book(out, interval, dt, sides)
             if _ends(span, index):
-                self._observe(out, interval + 1, _filled(dots, self.species, inputs["c0"][0]))
+                self._observe(out, interval + 1, filled(dots, self.species, inputs["c0"][0]))
 
         try:
             if isinstance(self.ride, SteadyRide):
@@ -435,7 +435,8 @@ class TransportRun:
         ride.run.tangent(inputs, moving, watch)
 
 
-def _in_time(name: str) -> bool:
+def in_time(name: str) -> bool:
+    """Whether a number has a row for each interval."""
     return name in IN_TIME or "." in name
 
 
@@ -448,7 +449,7 @@ def _ends(span: Span, index: int) -> bool:
     return index + 1 == len(span.intervals) or span.intervals[index + 1] != span.intervals[index]
 
 
-def _filled(dots: State, species: tuple[Species, ...], sample: Tensor) -> State:
+def filled(dots: State, species: tuple[Species, ...], sample: Tensor) -> State:
     """Zeros for what does not move."""
     zero = torch.zeros_like(sample)
     return {f"{i}.{n}": dots.get(f"{i}.{n}", zero) for i, one in enumerate(species) for n in one.states}

@@ -28,7 +28,7 @@ STATUS_TEXT = {
 
 @dataclass(frozen=True)
 class Mass:
-    """Solute held, [T + 1, (solutes,) n] for columns [kg/m2], [T + 1, (solutes,) 1] else [kg]."""
+    """Solute held, [T + 1, (solutes,) n] for columns [kg/m2]; else, and with a reaction, [T + 1, (solutes,) 1] [kg]."""
 
     dissolved: Tensor
     sorbed: Tensor
@@ -57,7 +57,7 @@ class TransportSolution:
         mass: what the water and the solid hold at the output times; no gradient flows through it (sum the
             concentrations for one).
         mass_balance_error: [(solutes,) n] |change of mass - what went in and out and reacted| / what moved; for
-            sections and domains [(solutes,) 1].
+            sections and domains, and with a reaction, [(solutes,) 1].
         mass_moved: [(solutes,) n] sum of the magnitudes of all exchanges [kg/m2].
         status: [n] int32, 0 where the column finished; ``reason(column)`` in words.
         failed_time: [n] s, NaN where the column finished.

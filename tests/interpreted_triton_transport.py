@@ -98,3 +98,27 @@ def test_rides_on_a_flow_of_the_same_backend(scheme: str) -> None:
     for mine, theirs in zip(*found, strict=True):
         # two Newton iterations end within 1e-12 of the pore space of the solution
         assert float((mine - theirs).abs().max()) < 1e-7 * float(theirs.abs().max())
+
+
+@pytest.mark.slow
+def test_a_reaction_is_that_of_the_cpu() -> None:
+    grid, found = dgpde.Grid((2, 3), (0.1, [0.1, 0.2, 0.1])), []
+    flow = dgpde.SteadyFlow(0.3, {"x": 1e-5, "z": 0.0})
+    for backend in ("cpu", "triton"):
+        half = torch.full((3,), 0.2, dtype=torch.float64, requires_grad=True)
+        monod = dgpde.Monod(1e-4, {"a": half, "b": 0.1}, {"a": -1.0, "b": 0.5})
+        transport = dgpde.Transport(
+            grid,
+            [dgpde.Solute("a", 0.05, 0.01), dgpde.Solute("b")],
+            {"west": dgpde.InflowConcentration(1.0)},
+            "tvd",
+            reaction=dgpde.Reaction(monod),
+        )
+        options = dgpde.SolveOptions(linear_tolerance=1e-12, backend=backend)
+        done = transport.solve(0.2, flow, [0.0, 2000.0], options)
+        done.concentration.square().sum().backward()
+        assert half.grad is not None
+        found.append((done.concentration.detach(), half.grad))
+    for one, two in zip(*found, strict=True):
+        # one step, solved to 1e-12 by both
+        assert float((one - two).abs().max()) < 1e-10 * float(one.abs().max())

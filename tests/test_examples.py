@@ -31,7 +31,7 @@ def test_learning_relations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_learning_a_reaction(tmp_path: Path) -> None:
     found = example("learn_reaction").main(
-        ["--seeds", "1", "--days", "3", "--iterations", "8", "--out", str(tmp_path)]
+        ["--seeds", "1", "--days", "2", "--iterations", "6", "--out", str(tmp_path)]
     )
     assert set(found) == {"first order", "network"}
     assert found["network"][0] < 0.5 * found["first order"][0]

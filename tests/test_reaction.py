@@ -346,11 +346,3 @@ def test_bad_input() -> None:
         ValueError, match=r"half_saturation\['a'\] of the Monod is a tensor of the shape \[5\]"
     ):
         Transport(grid, a, reaction=Reaction(wide)).solve(0.0, flow, TIMES)
-
-
-def test_runs_of_the_column_engine_say_what_to_do() -> None:
-    grid = Grid.columns(2, [0.1] * 3)
-    flow = dgpde.Richards(grid, dgpde.VanGenuchten(0.065, 0.41, 7.5, 1.89, 1e-5)).solve(-1.0, [0.0, 100.0])
-    transport = Transport(grid, Solute("a"), reaction=Reaction(lambda c, theta, features: -1e-5 * c))
-    with pytest.raises(ValueError, match='^reaction joins .* engine="field"'):
-        transport.solve(0.0, flow)

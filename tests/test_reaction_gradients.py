@@ -12,7 +12,12 @@ import dgpde
 from dgpde import InflowConcentration, Monod, Reaction, Solute, SolveOptions, SteadyFlow, Transport
 from dgpde.transport_solution import TransportSolution
 
-CASES = [("upwind", None), ("tvd", "linear"), ("upwind", "freundlich"), ("tvd", "kinetic")]
+CASES = [
+    pytest.param("upwind", None, marks=pytest.mark.slow),
+    pytest.param("tvd", "linear", marks=pytest.mark.slow),
+    ("upwind", "freundlich"),
+    ("tvd", "kinetic"),
+]
 
 
 def network(c: Tensor, theta: Tensor, features: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -177,6 +182,7 @@ def test_gradients_by_autograd_through_plain_pytorch(
             assert float((gradient - value).norm()) < 1e-9 * float(value.norm()), name
 
 
+@pytest.mark.slow
 def test_gradcheck_of_a_row() -> None:
     p = {name: value for name, value in row_inputs().items() if name not in ("first", "second", "features")}
     names = tuple(p)

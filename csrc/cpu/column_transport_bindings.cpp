@@ -3,6 +3,7 @@
 
 #include <pybind11/stl.h>
 
+#include <map>
 #include <stdexcept>
 #include <string>
 
@@ -36,6 +37,49 @@ size_t slot_of(const std::string& name) {
   for (size_t i = 0; i < kSoluteSlots; ++i)
     if (name == names[i]) return i;
   throw std::invalid_argument("name: no input " + name);
+}
+
+void check_flow(const TransportWater& water) {
+  if (!water.flow) throw std::invalid_argument("water: is no flow run");
+}
+
+// Rows of the column that took most steps.
+int64_t rows_of(const TransportWater& water) {
+  int64_t most = 0;
+  check_flow(water);
+  for (const PackRows& pack : water.history->packs)
+    for (const int64_t count : pack.counts) most = count > most ? count : most;
+  return most;
+}
+
+// Addresses of arrays by their names in WaterArrays.
+WaterArrays arrays_at(const std::map<std::string, uintptr_t>& given) {
+  WaterArrays a;
+  for (const auto& [name, address] : given) {
+    if (name == "theta")
+      a.theta = pointer<double>(address);
+    else if (name == "flux")
+      a.flux = pointer<double>(address);
+    else if (name == "taken")
+      a.taken = pointer<double>(address);
+    else if (name == "elastic")
+      a.elastic = pointer<double>(address);
+    else if (name == "source")
+      a.source = pointer<double>(address);
+    else if (name == "before")
+      a.before = pointer<double>(address);
+    else if (name == "dt")
+      a.dt = pointer<double>(address);
+    else if (name == "interval")
+      a.interval = pointer<int64_t>(address);
+    else if (name == "ends")
+      a.ends = pointer<int64_t>(address);
+    else if (name == "counts")
+      a.counts = pointer<int64_t>(address);
+    else
+      throw std::invalid_argument("arrays: no array " + name);
+  }
+  return a;
 }
 
 void bind_problem(py::module_& m) {
@@ -170,6 +214,7 @@ void bind_water(py::module_& m) {
              else
                throw std::invalid_argument("name: no steady water " + name);
            })
+      .def_property_readonly("rows", &rows_of)
       .def("set_sums", [](TransportWater& w, uintptr_t theta, uintptr_t before, uintptr_t flux, uintptr_t lack) {
         w.theta_sum = pointer<double>(theta), w.before_sum = pointer<double>(before);
         w.flux_sum = pointer<double>(flux), w.lack_sum = pointer<double>(lack);
@@ -189,6 +234,21 @@ void bind_column_transport(py::module_& m) {
         py::arg("cotangents"), py::arg("threads"), free_gil);
   m.def("transport_tangent", &transport_tangent, py::arg("problem"), py::arg("water"), py::arg("kept"),
         py::arg("tangents"), py::arg("threads"), free_gil);
+  m.def(
+      "water_arrays",
+      [](const TransportWater& water, const std::map<std::string, uintptr_t>& arrays, bool moves, int threads) {
+        check_flow(water);
+        water_arrays(water, arrays_at(arrays), moves, threads);
+      },
+      py::arg("water"), py::arg("arrays"), py::arg("moves"), py::arg("threads"), free_gil);
+  m.def(
+      "water_cotangents",
+      [](const TransportWater& water, const std::map<std::string, uintptr_t>& arrays, int threads) {
+        check_flow(water);
+        if (!water.cotangents) throw std::invalid_argument("water: the flow takes no cotangents");
+        water_cotangents(water, arrays_at(arrays), threads);
+      },
+      py::arg("water"), py::arg("arrays"), py::arg("threads"), free_gil);
 }
 
 }  // namespace dgpde

@@ -25,6 +25,16 @@ struct TransportWater {
   double *theta_sum = nullptr, *before_sum = nullptr, *flux_sum = nullptr, *lack_sum = nullptr;
 };
 
+// The water of a flow run as arrays [rows][cells][n], fluxes [rows][cells + 1][n]; dt, interval and whether a step ends
+// its interval [rows][n]; rows of each column [n]. Row r is the r-th step of every column, row 0 only theta; behind a
+// column's last row nothing is written. `before` is for cotangents, of theta at the beginning of the step.
+struct WaterArrays {
+  double *theta = nullptr, *flux = nullptr, *taken = nullptr, *elastic = nullptr, *source = nullptr,
+         *before = nullptr;
+  double* dt = nullptr;
+  int64_t *interval = nullptr, *ends = nullptr, *counts = nullptr;
+};
+
 #define DGPDE_DECLARE_TRANSPORT(ISA)                                                                           \
   namespace engine_##ISA {                                                                                     \
     void transport_forward(const TransportProblem& p, const TransportWater& water, const TransportOutput& out, \
@@ -33,6 +43,8 @@ struct TransportWater {
                            const TransportCotangents& io, int threads);                                        \
     void transport_tangent(const TransportProblem& p, const TransportWater& water, TransportStore& kept,       \
                            const TransportTangents& io, int threads);                                          \
+    void water_arrays(const TransportWater& water, const WaterArrays& a, bool moves, int threads);             \
+    void water_cotangents(const TransportWater& water, const WaterArrays& a, int threads);                     \
   }
 DGPDE_DECLARE_TRANSPORT(generic)
 #if defined(__x86_64__)

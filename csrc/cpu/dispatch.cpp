@@ -130,6 +130,13 @@ void transport_tangent(const TransportProblem& p, const TransportWater& water, T
   DGPDE_DISPATCH(transport_tangent(p, water, kept, io, threads))
 }
 
+void water_arrays(const TransportWater& water, const WaterArrays& a, bool moves, int threads) {
+  DGPDE_DISPATCH(water_arrays(water, a, moves, threads))
+}
+void water_cotangents(const TransportWater& water, const WaterArrays& a, int threads) {
+  DGPDE_DISPATCH(water_cotangents(water, a, threads))
+}
+
 void column_tangent(const ColumnProblem& p, const ColumnTangents& io, ColumnHistory& history, bool single,
                     int threads) {
   DGPDE_DISPATCH(column_tangent(p, io, history, single, threads))

@@ -40,6 +40,8 @@ void transport_adjoint(const TransportProblem& p, const TransportWater& water, T
                        const TransportCotangents& io, int threads);
 void transport_tangent(const TransportProblem& p, const TransportWater& water, TransportStore& kept,
                        const TransportTangents& io, int threads);
+void water_arrays(const TransportWater& water, const WaterArrays& a, bool moves, int threads);
+void water_cotangents(const TransportWater& water, const WaterArrays& a, int threads);
 TransportEngine* transport_engine();  // likewise
 void transport_disperse(const DispersionCall& call);
 void transport_disperse_reverse(const DispersionCall& call);

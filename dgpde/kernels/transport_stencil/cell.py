@@ -135,7 +135,7 @@ class Cell:
 
     Attributes:
         geometry, species: what is solved.
-        dt: s.
+        dt: s; [1, 1, nx] where columns take steps of their own.
         values: the solute's numbers by name, each broadcasts to [nz, ny, nx]: k_d ... of the sorption, bulk_density,
             rate, decay, production, yield, immobile_theta, immobile_rate, source_concentration; of each side
             <side>.c or <side>.f.
@@ -148,7 +148,7 @@ class Cell:
 
     geometry: Geometry
     species: Species
-    dt: float
+    dt: float | Tensor
     values: Values
     water: Values
     conductance: Values

@@ -29,7 +29,8 @@ class Stepped:
         state: after it.
         sides: by side, mass into the domain, [S, *side] kg/s.
         iterations: of all linear solves.
-        reacted: [S] kg/s that production, decay of the parent and its own, and sources add in all cells.
+        reacted: [S] kg/s that production, decay of the parent and its own, and sources add in all cells, each with
+            the stepper's share.
         moved: [S] kg/s, the magnitudes of all exchanges.
         carried: [S] kg/s, c times what the water's step leaves unbalanced.
     """
@@ -116,9 +117,9 @@ def moved_by(cell: Cell, linear: Tensor, weight: Tensor | None, c: Tensor, y: Te
 
 
 def balance(
-    network: Network, cell: Cell, states: Values, water: Water, masses: list[Tensor]
+    network: Network, cell: Cell, states: Values, water: Water, masses: list[Tensor], share: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(reacted, moved, carried) of ``Stepped`` for one solute, kg/s."""
+    """(reacted, moved, carried) of ``Stepped`` for one solute, kg/s; ``share`` of the cells, [1, 1, nx] or ()."""
     c, species, values = states["c"], cell.species, cell.values
     reacted, moved = c.new_zeros(()), c.new_zeros(())
     parts = []
@@ -139,18 +140,23 @@ def balance(
                 taken = taken + leaving
         parts.append(taken * c)
     for part in parts:
-        reacted, moved = reacted + part.sum(), moved + part.abs().sum()
-    for mass in masses:
-        moved = moved + mass.abs().sum()
+        reacted, moved = reacted + (share * part).sum(), moved + (share * part).abs().sum()
+    for side, mass in zip(species.sides, masses, strict=True):
+        moved = moved + (at_side(share, side) * mass).abs().sum()
     # c times (gain of water - inflow through faces, sides and sources); N holds the first of these inflows
     unbalanced = (cell.water["new"] - cell.water["old"]) / cell.dt * c - network.apply(c)
-    carried = unbalanced.sum()
+    carried = (share * unbalanced).sum()
     for side in species.sides:
-        carried = carried - (cell.water[side] * on_side(c, side)).sum()
+        carried = carried - (at_side(share, side) * cell.water[side] * on_side(c, side)).sum()
     for name, rate in water.rates.items():
-        near = c.flatten()[water.cells[name]] if name in water.cells else c
-        carried = carried - (rate * near).sum()
+        lost = rate * c.flatten()[water.cells[name]] if name in water.cells else share * rate * c
+        carried = carried - lost.sum()
     return reacted, moved, carried
+
+
+def at_side(share: Tensor, side: str) -> Tensor:
+    """A share of the cells at the faces of a side."""
+    return on_side(share, side) if share.dim() else share
 
 
 def pushed_values(function: Callable[[Values], Values], at: Values, tangents: Values) -> Values:

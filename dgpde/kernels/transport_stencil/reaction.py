@@ -68,7 +68,7 @@ class PointRate:
                 "parameters of an nn.Module, or pass them with parameters=[...]"
             )
         # every other cell changes: the rest must not
-        moves = (torch.arange(c[0].numel()) % 2 == 1).view_as(c[0])
+        moves = (torch.arange(c[0].numel(), device=c.device) % 2 == 1).view_as(c[0])
         there = torch.where(moves, c + 0.1 * max(float(c.abs().max()), 1e-3), c)
         with torch.no_grad():
             again = self._rate(there, theta, values).reshape(c.shape)

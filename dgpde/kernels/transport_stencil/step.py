@@ -69,6 +69,7 @@ class Stepper:
             ``flush``.
         wanted: by solute, names of the values whose gradients are wanted; None for all.
         wants_water: whether those of the water are.
+        share: of the cells in the sums of ``Stepped``, [1, 1, nx] or ().
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Stepper:
         self.lasting = False
         self.wanted: list[set[str]] | None = None
         self.wants_water = True
+        self.share = torch.ones((), dtype=torch.float64)
         self._known: dict[int, _Conducted] = {}
         self._pending: dict[int, Values] = {}
 
@@ -154,7 +156,7 @@ class Stepper:
                 moves = flow.abs()
                 ratio = torch.where(moves > 0.0, moves / network.faces.conductance[axis], 0.0)
                 peclet = max(peclet, float(ratio.max()))
-                courant = max(courant, water.dt * float((moves / least).max()))
+                courant = max(courant, float((water.dt * moves / least).max()))
         return peclet, courant
 
     def set_up(
@@ -199,7 +201,8 @@ class Stepper:
             after |= {f"{number}.{name}": value for name, value in states.items()}
             for side in species.sides:
                 sides.setdefault(side, []).append(cell.side(side, on_side(c, side))[0])
-            sums.append(balance(network, cell, states, water, [sides[side][-1] for side in species.sides]))
+            masses = [sides[side][-1] for side in species.sides]
+            sums.append(balance(network, cell, states, water, masses, self.share))
         reacted, moved, carried = (torch.stack(part) for part in zip(*sums, strict=True))
         return Stepped(
             after,

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from dgpde.kernels.flow_stencil.problem import AXES, on_side
 from dgpde.kernels.transport_stencil.cell import Cell, Values
-from dgpde.kernels.transport_stencil.coupled import CoupledStepper, System
+from dgpde.kernels.transport_stencil.coupled import CoupledStepper
+from dgpde.kernels.transport_stencil.joint import System
 from dgpde.kernels.transport_stencil.pieces import State, column_slopes, of_solute, pushed_values
 from dgpde.kernels.transport_stencil.problem import Faces
 from dgpde.kernels.transport_stencil.step import Stepper

@@ -16,7 +16,7 @@ class Water:
     """What the flow does in one step; all of it is differentiable.
 
     Attributes:
-        dt: s.
+        dt: s; [1, 1, nx] where columns take steps of their own.
         old, new: water of the cells before and after, [nz, ny, nx] m3.
         theta: water content after, [nz, ny, nx].
         flow: by axis, [nz, ny, nx] m3/s.
@@ -25,7 +25,7 @@ class Water:
         cells: by name of the rates, [m] flat indices.
     """
 
-    dt: float
+    dt: float | Tensor
     old: Tensor
     new: Tensor
     theta: Tensor
