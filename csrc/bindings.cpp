@@ -41,7 +41,7 @@ ViewType& input_slot(dgpde::ColumnInputs<ViewType>& in, const std::string& name,
   if (name == "bottom" && slot >= 0 && slot < dgpde::kBottomSlots) return in.bottom[slot];
   if (name == "transpiration") return in.transpiration;
   if (name == "root_density") return in.root_density;
-  if (name == "stress") return in.stress;
+  if (name == "response" && slot >= 0 && slot < dgpde::kResponses) return in.response[slot];
   if (name == "feddes" && slot >= 0 && slot < 4) return in.feddes[slot];
   if (name == "omega_c") return in.omega_c;
   if (name == "source") return in.source;
@@ -125,10 +125,6 @@ void bind_problem(py::module_& m) {
       .def_readwrite("n_knots", &ColumnProblem::n_knots)
       .def_readwrite("n_units", &ColumnProblem::n_units)
       .def_readwrite("n_features", &ColumnProblem::n_features)
-      .def_readwrite("stress_knots", &ColumnProblem::stress_knots)
-      .def_readwrite("stress_first", &ColumnProblem::stress_first)
-      .def_readwrite("stress_step", &ColumnProblem::stress_step)
-      .def_readwrite("stress_wettest", &ColumnProblem::stress_wettest)
       .def_readwrite("x_first", &ColumnProblem::x_first)
       .def_readwrite("x_step", &ColumnProblem::x_step)
       .def_readwrite("linear_tolerance", &ColumnProblem::linear_tolerance)
@@ -139,6 +135,11 @@ void bind_problem(py::module_& m) {
       .def_readwrite("time_error", &ColumnProblem::time_error)
       .def_readwrite("max_newton", &ColumnProblem::max_newton)
       .def_readwrite("max_steps", &ColumnProblem::max_steps)
+      .def("set_response",
+           [](ColumnProblem& p, int which, int64_t count, double first, double step, double wettest) {
+             if (which < 0 || which >= dgpde::kResponses) throw std::invalid_argument("which: no such response");
+             p.response[which] = {count, first, step, wettest};
+           })
       .def("set_dz", [](ColumnProblem& p, uintptr_t a) { p.dz = pointer<const double>(a); })
       .def("set_times", [](ColumnProblem& p, uintptr_t a) { p.times = pointer<const double>(a); })
       .def("set_skip", [](ColumnProblem& p, uintptr_t a) { p.skip = pointer<const int32_t>(a); })

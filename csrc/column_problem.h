@@ -33,6 +33,14 @@ constexpr int kTableChunks = 32;  // copies of a table's gradient that are summe
 constexpr int kTopSlots = 4;
 constexpr int kBottomSlots = 3;
 
+// What may have a tabulated response to the pressure head, and its knots at equal distances of x = ln(-psi).
+enum Respond : int { kRoots = 0, kEvaporation = 1 };
+constexpr int kResponses = 2;
+struct ResponseKnots {
+  int64_t count = 0;                              // 0: no table
+  double first = 0.0, step = 1.0, wettest = 1.0;  // x of the first, spacing, suction at the first [m]
+};
+
 // The differentiable inputs. The same struct holds their values (View), their gradients and their tangents.
 template <class ViewType>
 struct ColumnInputs {
@@ -44,12 +52,12 @@ struct ColumnInputs {
   ViewType weights;           // of a network [2, units, 3 + features]; their gradients [weights, n] per column
   ViewType top[kTopSlots];    // [T, n]
   ViewType bottom[kBottomSlots];
-  ViewType transpiration;  // [T, n] m/s
-  ViewType root_density;   // [T, nz, n] 1/m
-  ViewType feddes[4];      // [T, n] m: h1 > h2 > h3 > h4
-  ViewType stress;         // or instead of these [n][knots, 2] (root_stress.h)
-  ViewType omega_c;        // [n]
-  ViewType source;         // [T, nz, n] 1/s
+  ViewType transpiration;         // [T, n] m/s
+  ViewType root_density;          // [T, nz, n] 1/m
+  ViewType feddes[4];             // [T, n] m: h1 > h2 > h3 > h4
+  ViewType response[kResponses];  // [n][knots, 2] (math/response_table.h); that of roots in place of Feddes
+  ViewType omega_c;               // [n]
+  ViewType source;                // [T, nz, n] 1/s
 };
 
 struct ColumnProblem {
@@ -70,9 +78,7 @@ struct ColumnProblem {
 
   int64_t n_units = 0, n_features = 0;  // of a network
 
-  // tabulated response of the roots (no knots: Feddes): x = ln(-psi) of the first knot, spacing, suction there [m]
-  int64_t stress_knots = 0;
-  double stress_first = 0.0, stress_step = 1.0, stress_wettest = 1.0;
+  ResponseKnots response[kResponses];
 
   // options
   double linear_tolerance = 1e-10;

@@ -80,7 +80,7 @@ struct SideCall {
   const double* value[4] = {};
   double *flux = nullptr, *flux_psi = nullptr, *flux_kr = nullptr, *scale = nullptr, *ponding = nullptr,
          *runoff = nullptr;
-  double* partials = nullptr;  // [3, kBoundaryInputs, count] of flux, ponding and runoff
+  double* partials = nullptr;  // [3, 9, count] of flux, ponding and runoff
 };
 
 }  // namespace dgpde

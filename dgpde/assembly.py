@@ -18,6 +18,7 @@ from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.soil import Soil
 from dgpde.sources import River, RootUptake, Source, Well
+from dgpde.stress import Feddes, NeuralStress, TabulatedStress
 
 Times = Tensor | NDArray[np.generic] | Sequence[float]
 Save = str | Sequence[int]
@@ -49,6 +50,15 @@ class Words:
     def bottom(self) -> Boundary:
         """What happens at the lowest face."""
         return self.boundaries["bottom"]
+
+    def responses(self) -> dict[str, TabulatedStress | NeuralStress]:
+        """What has a tabulated response to the head, by the kernels' names."""
+        found: dict[str, TabulatedStress | NeuralStress] = {}
+        if self.roots is not None and not isinstance(self.roots.response, Feddes):
+            found["root_response"] = self.roots.response
+        if isinstance(self.top, Atmosphere) and self.top.evaporation_response is not None:
+            found["evaporation_response"] = self.top.evaporation_response
+        return found
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All tensors of the words, for the choice of type and device."""
@@ -109,6 +119,8 @@ class Setup:
             inputs |= {f"{side}.{name}": value for name, value in values.items()}
         if words.roots is not None:
             inputs |= words.roots.inputs(frame)
+        for name, response in words.responses().items():
+            inputs[name] = response.table(frame, name)
         if words.sources:
             total = sum(source.compact(frame, k) for k, source in enumerate(words.sources))
             assert isinstance(total, Tensor)
@@ -188,7 +200,7 @@ def set_up(
         top=words.top.kind,
         bottom=words.bottom.kind,
         roots=words.roots is not None,
-        stress=words.roots.response.knots if words.roots is not None else None,
+        responses={name: response.knots for name, response in words.responses().items()},
         sources=bool(words.sources),
         times=start.times,
         save=check_save(save, start.times.numel()),

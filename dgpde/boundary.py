@@ -15,6 +15,7 @@ from torch import Tensor
 from dgpde.frame import ANY, NOT_NEGATIVE, Frame, Limits, Stored, store, tensor_of
 from dgpde.grid import SIDES
 from dgpde.series import Value
+from dgpde.stress import NeuralStress, TabulatedStress
 
 
 class SideValues:
@@ -25,13 +26,13 @@ class SideValues:
     limits: ClassVar[dict[str, Limits]] = {}
 
     def __post_init__(self) -> None:
-        for entry in fields(self):  # type: ignore[arg-type]
-            stored = store(entry.name, getattr(self, entry.name), self.limits.get(entry.name, ANY))
-            object.__setattr__(self, entry.name, stored)
+        for name, value in self.values().items():
+            object.__setattr__(self, name, store(name, value, self.limits.get(name, ANY)))
 
     def values(self) -> dict[str, Stored]:
         """The values by name, as they are stored."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self)}  # type: ignore[arg-type]
+        names = (entry.name for entry in fields(self))  # type: ignore[arg-type]
+        return {name: getattr(self, name) for name in names if name != "evaporation_response"}
 
     def tensors(self) -> list[tuple[str, Tensor]]:
         """The tensors among the values, for the choice of type and device."""
@@ -187,12 +188,19 @@ class Atmosphere(Boundary):
         evaporation: potential evaporation of the soil surface [m/s], not negative.
         psi_min: driest head of the surface [m], negative; default -150.
         ponding_max: depth of water that can stand on the surface [m], default 0 (all excess runs off).
+        evaporation_response: share of the evaporation that the soil lets through at the head of its top cell at the
+            end of a step, a ``TabulatedStress`` or a ``NeuralStress`` of two heads; of columns. Default None: all of
+            it, down to psi_min, which limits it in either case.
+
+    Raises:
+        TypeError, ValueError: a value of the wrong kind or range.
     """
 
     precipitation: Value
     evaporation: Value
     psi_min: Value = -150.0
     ponding_max: Value = 0.0
+    evaporation_response: TabulatedStress | NeuralStress | None = None
     kind: ClassVar[str] = "atmosphere"
     sides: ClassVar[tuple[str, ...]] = ("top",)
     limits: ClassVar[dict[str, Limits]] = {
@@ -201,6 +209,20 @@ class Atmosphere(Boundary):
         "psi_min": Limits(upper=0.0, open_upper=True),
         "ponding_max": NOT_NEGATIVE,
     }
+
+    def __post_init__(self) -> None:
+        response = self.evaporation_response
+        if response is not None and not isinstance(response, TabulatedStress | NeuralStress):
+            raise TypeError(
+                "evaporation_response must be a TabulatedStress, a NeuralStress or None, not "
+                f"{type(response).__name__}"
+            )
+        super().__post_init__()
+
+    def tensors(self) -> list[tuple[str, Tensor]]:
+        """The tensors among the values and of the response, for the choice of type and device."""
+        response = self.evaporation_response
+        return super().tensors() + ([] if response is None else response.tensors())
 
 
 def _above_bottom(frame: Frame, name: str, value: Stored, side: str) -> Tensor:

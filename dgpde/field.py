@@ -60,6 +60,11 @@ def set_up_field(
 ) -> tuple[FieldRun, Tensors]:
     """The run and its differentiable inputs."""
     grid, frame = words.grid, start.frame
+    if isinstance(words.top, Atmosphere) and words.top.evaporation_response is not None:
+        raise ValueError(
+            "evaporation_response of the Atmosphere is there for runs of columns; leave it out of sections, domains "
+            "and steady states"
+        )
     if frame.dtype != torch.float64:
         raise ValueError(
             f"psi0 and the other tensors are {frame.dtype}; the field engine computes in float64: cast them"

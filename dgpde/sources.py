@@ -65,7 +65,10 @@ class RootUptake:
         return [(name, tensor) for name, tensor in found if tensor is not None] + self.response.tensors()
 
     def inputs(self, frame: Frame) -> dict[str, Tensor]:
-        """The kernel's root inputs for the intervals of the frame: transpiration, density, response, omega_c."""
+        """The kernel's root inputs for the intervals of the frame: transpiration, density, Feddes' heads, omega_c.
+
+        A tabulated response is read beside them (``Words.responses``).
+        """
         grid = frame.grid
         value: dict[str, Stored] = {name: getattr(self, name) for name in _ROOT_LIMITS}
         transpiration = frame.compact(
@@ -82,7 +85,7 @@ class RootUptake:
         return {
             "transpiration": frame.full(transpiration, (grid.n,)),
             "root_density": frame.full(density, grid.shape),
-            **self.response.inputs(frame, transpiration),
+            **(self.response.inputs(frame, transpiration) if isinstance(self.response, Feddes) else {}),
             "omega_c": omega_c,
         }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,8 +48,6 @@ class Feddes:
         for entry in fields(self):
             limits = NOT_NEGATIVE if entry.name.startswith("rate") else ANY
             object.__setattr__(self, entry.name, store(entry.name, getattr(self, entry.name), limits))
-
-    knots: ClassVar[None] = None  # it has no table
 
     def tensors(self) -> list[tuple[str, Tensor]]:
         """The tensors among the values, for the choice of type and device."""
@@ -150,12 +147,12 @@ class TabulatedStress:
         """The table, for the choice of type and device."""
         return [("values of TabulatedStress", self.values)]
 
-    def inputs(self, frame: Frame, transpiration: Tensor) -> dict[str, Tensor]:
+    def table(self, frame: Frame, name: str) -> Tensor:
         """The kernel's table [n_knots, 2, n] for a run: a and da/dx of each column.
 
         Args:
             frame: shape, type and device of the run.
-            transpiration: not used: the table stays the same at any demand.
+            name: what the frame knows the table by.
 
         Raises:
             ValueError: classes has not one entry for each column.
@@ -171,7 +168,7 @@ class TabulatedStress:
                 )
             table = table[self.classes.to(device=table.device, dtype=torch.int64)]
         shape = (values.shape[1], 2, frame.grid.n)
-        return {"stress": frame.constant("values of TabulatedStress", table.permute(1, 2, 0), shape)}
+        return frame.constant(name, table.permute(1, 2, 0), shape)
 
 
 #: The largest value of the prior of a ``NeuralStress``: from 1 itself no departure leads down.
@@ -189,13 +186,16 @@ class NeuralStress(torch.nn.Module):
     so that a lies in [0, 1], is 0 at h1 and wetter and at h4 and drier, and may take any form in between, for every
     value of the weights. At s = c = V = 0, where it begins, D is 0: an untrained response is its prior, lowered by 2 %.
 
+    With two heads, ``prior`` = (h1, h4), it has no wet side, as for ``Atmosphere(evaporation_response=...)``: p = F
+    falls linearly in ln(-psi) from 1 at h1 to 0 at h4, and a is 1 at h1 and wetter for every value of the weights.
+
     Whenever a run is set up, the network is evaluated at ``n_knots`` heads for each column and becomes a
     ``TabulatedStress``: a cell costs what a table costs, however large the network. Gradients flow to the weights, as
     with any module, and to the features.
 
     Args:
-        prior: heads h1 > h2 >= h3 > h4 [m], negative; default those of grass (see ``Feddes``) with h3 = -4. They bound
-            what can be learned: take h1 wet and h4 dry enough.
+        prior: heads h1 > h2 >= h3 > h4 [m], negative; default those of grass (see ``Feddes``) with h3 = -4; or two,
+            h1 > h4. They bound what can be learned: take h1 wet and h4 dry enough.
         features: what the response may depend on besides the head, such as demand, vegetation, salinity: one value for
             each, a number or [n], scaled to about [-1, 1]. Default none.
         units: of the hidden layer, default 8.
@@ -212,7 +212,7 @@ class NeuralStress(torch.nn.Module):
 
     def __init__(
         self,
-        prior: tuple[float, float, float, float] = (-0.1, -0.25, -4.0, -80.0),
+        prior: Sequence[float] = (-0.1, -0.25, -4.0, -80.0),
         features: Sequence[float | Tensor] = (),
         units: int = 8,
         n_knots: int = 96,
@@ -221,8 +221,14 @@ class NeuralStress(torch.nn.Module):
     ) -> None:
         super().__init__()
         heads = tuple(float(head) for head in prior)
-        if len(heads) != 4 or not (0.0 > heads[0] > heads[1] >= heads[2] > heads[3] > -math.inf):
-            raise ValueError(f"prior must be four heads with 0 > h1 > h2 >= h3 > h4, it is {prior}")
+        if (
+            len(heads) not in (2, 4)
+            or not 0.0 > heads[0] > heads[1] > -math.inf
+            or (len(heads) == 4 and not heads[1] >= heads[2] > heads[3] > -math.inf)
+        ):
+            raise ValueError(
+                f"prior must be four heads with 0 > h1 > h2 >= h3 > h4, or two with 0 > h1 > h4, it is {prior}"
+            )
         if isinstance(features, Tensor | str) or not isinstance(features, Sequence):
             raise TypeError(
                 f"features must be a list of numbers and tensors, not a {type(features).__name__}"
@@ -259,12 +265,16 @@ class NeuralStress(torch.nn.Module):
         Returns:
             [n or 1, m], one row for each column where the features differ.
         """
-        h1, h2, h3, h4 = self.prior
+        h1, h4 = self.prior[0], self.prior[-1]
         first, last = math.log(-h1), math.log(-h4)
-        # the logarithm is not taken where the prior is 0 and the network has no say
+        # the logarithm is not taken where the prior is 0 or 1 and the network has no say
         inside = (psi < h1) & (psi > h4)
         x = (torch.log(-torch.where(inside, psi, h4)) - 0.5 * (first + last)) / (0.5 * (last - first))
-        trapezoid = torch.minimum((h1 - psi) / (h1 - h2), (psi - h4) / (h3 - h4)).clamp(0.0, 1.0)
+        if len(self.prior) == 4:
+            _, h2, h3, _ = self.prior
+            p = PLATEAU * torch.minimum((h1 - psi) / (h1 - h2), (psi - h4) / (h3 - h4)).clamp(0.0, 1.0)
+        else:
+            p = torch.where(psi >= h1, 1.0, torch.where(inside, 0.5 * (1.0 - x), 0.0))
         given = [torch.atleast_1d(torch.as_tensor(value).to(x)) for value in self.features]
         shift, turn = self.shift.to(x)[None], self.bias.to(x)[None]  # [n or 1], [n or 1, units]
         for k, feature in enumerate(given):
@@ -272,7 +282,7 @@ class NeuralStress(torch.nn.Module):
             turn = turn + feature[:, None] * self.mix[:, k].to(x)
         hidden = torch.tanh(self.rate.to(x) * x[:, None] + turn[:, None, :])  # [n or 1, m, units]
         departure = shift[:, None] + hidden @ self.scale.to(x)
-        return torch.sigmoid(torch.logit(PLATEAU * trapezoid) + departure)
+        return torch.sigmoid(torch.logit(p) + departure)
 
     def baked(self) -> TabulatedStress:
         """The table of this response at its present weights, with their graph.
@@ -280,11 +290,11 @@ class NeuralStress(torch.nn.Module):
         Raises:
             ValueError: weights or features are not finite.
         """
-        h1, _, _, h4 = self.prior
+        h1, h4 = self.prior[0], self.prior[-1]
         for name, value in self.tensors():
             ANY.check(name, value)
         psi = -torch.exp(torch.linspace(math.log(-h1), math.log(-h4), self.n_knots, dtype=torch.float64))
-        psi[0], psi[-1] = h1, h4  # where a is 0, to the last bit
+        psi[0], psi[-1] = h1, h4  # where a is 0 or 1, to the last bit
         values = self(psi.to(self.bias.device))
         classes = torch.arange(values.shape[0]) if values.shape[0] > 1 else None
         return TabulatedStress(values, (h1, h4), classes)
@@ -292,7 +302,7 @@ class NeuralStress(torch.nn.Module):
     @property
     def knots(self) -> tuple[float, float]:
         """(ln of the first knot's suction, spacing in ln)."""
-        first, last = math.log(-self.prior[0]), math.log(-self.prior[3])
+        first, last = math.log(-self.prior[0]), math.log(-self.prior[-1])
         return first, (last - first) / (self.n_knots - 1)
 
     def tensors(self) -> list[tuple[str, Tensor]]:
@@ -301,8 +311,8 @@ class NeuralStress(torch.nn.Module):
         weights = [(f"{name} of NeuralStress", value) for name, value in self.named_parameters()]
         return weights + [(name, value) for name, value in given if isinstance(value, Tensor)]
 
-    def inputs(self, frame: Frame, transpiration: Tensor) -> dict[str, Tensor]:
-        """The kernel's table, as ``TabulatedStress.inputs`` has it."""
+    def table(self, frame: Frame, name: str) -> Tensor:
+        """The kernel's table, as ``TabulatedStress.table`` has it."""
         for k, value in enumerate(self.features):
             frame.constant(f"features[{k}] of NeuralStress", value, (frame.grid.n,))
-        return self.baked().inputs(frame, transpiration)
+        return self.baked().table(frame, name)

@@ -252,6 +252,53 @@ CASES: dict[str, Case] = {
         hours=(0.7, 1.0, 4.0),
         reached=_ponds,
     ),
+    # ---- response of evaporation ---------------------------------------------------------------------------
+    "evaporation response, drying": Case(
+        psi0=(-1.5, -1.2, -1.0, -0.8, -0.6, -0.4),
+        values={
+            "top.precipitation": (4e-7, 0.0, 0.0),
+            "top.evaporation": (5e-8, 4e-7, 8e-7),
+            "top.psi_min": -60.0,
+        },
+        hours=(1.0, 3.0, 6.0),
+        evaporation_table=True,
+        reached=lambda p, i, r: _limited(r, i, 2) and bool((r.psi[-1, -1] > -8.0).all()),
+    ),
+    "evaporation response, dried to the limit": Case(
+        psi0=-3.0,
+        values={"top.precipitation": 0.0, "top.evaporation": (4e-7, 4e-6, 4e-6), "top.psi_min": -4.0},
+        evaporation_table=True,
+        transpiration=4e-8,
+        stress_table=True,
+        omega_c=0.5,
+        reached=lambda p, i, r: _limited(r, i, 2),
+    ),
+    "evaporation response, pond that drains": Case(
+        psi0=-0.4,
+        ponding0=0.012,
+        values={"top.precipitation": 0.0, "top.evaporation": 4e-7, "top.ponding_max": 0.02},
+        hours=(0.6, 1.0, 4.0),
+        dt_fixed=0.4 * HOUR,
+        evaporation_table=True,
+        reached=lambda p, i, r: bool((r.ponding[0] > 0.0).all() and (r.ponding[-1] == 0.0).all()),
+    ),
+    "evaporation response, pond that runs off": Case(
+        bottom="flux",
+        psi0=(-0.9, -0.9, -0.9, -0.9, -0.9, -0.9),
+        k_sat=3e-7,
+        values={
+            "top.precipitation": (3e-5, 5e-6, 3e-5),
+            "top.evaporation": 2e-6,
+            "top.ponding_max": 0.004,
+            "bottom.q": -1e-7,
+        },
+        hours=(0.1, 0.15, 0.12),
+        dt_fixed=0.04 * HOUR,
+        evaporation_table=True,
+        reached=lambda p, i, r: bool(
+            (r.runoff[2] > 0.0).all() and (r.ponding[1:] > 0.0).all() and (r.psi[1, -1] < -0.1).all()
+        ),
+    ),
     "sources and sinks": Case("flux", "deep_water_table", source=2e-7),
     # ---- face means ----------------------------------------------------------------------------------------
     "upstream mean": Case(bottom="head", face_mean="upstream", values=RAIN_TO_DRY),

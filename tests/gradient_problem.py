@@ -98,6 +98,7 @@ class Case:
     transpiration: float | None = None
     omega_c: float = 1.0
     stress_table: bool = False  # of the roots, in place of Feddes
+    evaporation_table: bool = False
     source: float | None = None
     values: dict[str, Value] = field(default_factory=dict)
     nz: int = 6
@@ -153,6 +154,20 @@ def stress_table(n: int) -> Tensor:
     column = torch.linspace(0.8, 1.0, n, dtype=torch.float64)[:, None]
     values = column * torch.sin(math.pi * x) ** 0.7 * (1.0 - 0.4 * torch.exp(-80.0 * (x - 0.4 * column) ** 2))
     values[:, 0] = values[:, -1] = 0.0
+    return with_slopes(values)
+
+
+def evaporation_table(n: int) -> Tensor:
+    """[12 knots, 2, n]: from 1 to 0 with a rise on the way, another curve for each column."""
+    x = torch.linspace(0.0, 1.0, STRESS_COUNT, dtype=torch.float64)
+    column = torch.linspace(0.8, 1.0, n, dtype=torch.float64)[:, None]
+    values = (1.0 - x) ** column * (1.0 - 0.3 * torch.exp(-60.0 * (x - 0.5 * column) ** 2))
+    values[:, 0], values[:, -1] = 1.0, 0.0
+    return with_slopes(values)
+
+
+def with_slopes(values: Tensor) -> Tensor:
+    """[12 knots, 2, n] of values [n, 12 knots], slopes 0 at both ends."""
     inner = inner_slopes(values.diff(dim=-1) / STRESS_KNOTS[1])
     slopes = torch.nn.functional.pad(inner, (1, 1))
     return torch.stack([values, slopes], -1).permute(1, 2, 0).contiguous()
@@ -213,14 +228,17 @@ def make(case: Case, options: SolveOptions | None = None, seed: int = 3) -> tupl
         inputs["root_density"] = density / (density * problem.dz[:, None]).sum(1, keepdim=True)
         inputs["transpiration"] = spread(case.transpiration, t, n)
         if case.stress_table:
-            problem = replace(problem, stress=STRESS_KNOTS)
-            inputs["stress"] = stress_table(n)
+            problem = replace(problem, responses={"root_response": STRESS_KNOTS})
+            inputs["root_response"] = stress_table(n)
         else:
             for name, default in FEDDES.items():
                 inputs[name] = spread(case.values.get(name, default), t, n, by=0.02)
         inputs["omega_c"] = torch.full((n,), case.omega_c, dtype=torch.float64)
         if case.omega_c < 1.0:
             inputs["omega_c"] = spread(case.omega_c, n, by=0.02)
+    if case.evaporation_table:
+        problem = replace(problem, responses=problem.responses | {"evaporation_response": STRESS_KNOTS})
+        inputs["evaporation_response"] = evaporation_table(n)
     if case.source is not None:
         inputs["source"] = spread(case.source, t, nz, n) * torch.linspace(-0.5, 1.0, nz).double()[:, None]
     return problem, inputs

@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 
 import dgpde
 from dgpde import Feddes, NeuralStress, RootUptake, Series, TabulatedStress
-from dgpde.kernels.column_flow.reference_roots import feddes, tabulated_stress
+from dgpde.kernels.column_flow.reference_responses import feddes, tabulated_response
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 
@@ -29,7 +29,11 @@ STEPS = dgpde.SolveOptions(dt_fixed=0.4 * DAY, tolerance=1e-13, max_newton=60)
 
 
 def solve(
-    response: Any, n: int = 3, options: dgpde.SolveOptions = STEPS, dtype: torch.dtype = torch.float64
+    response: Any,
+    n: int = 3,
+    options: dgpde.SolveOptions = STEPS,
+    dtype: torch.dtype = torch.float64,
+    evaporation: Any = None,
 ) -> dgpde.Solution:
     """Columns that dry at different rates under roots whose depth grows."""
     demand = torch.linspace(0.6, 1.4, n, dtype=dtype) * 8e-8
@@ -39,21 +43,26 @@ def solve(
     flow = dgpde.Richards(
         dgpde.Grid.columns(n=n, dz=[0.06] * 9),
         dgpde.VanGenuchten(0.05, 0.4, alpha, 1.6, torch.full((n,), 4e-6, dtype=dtype)),
-        {"top": dgpde.Atmosphere(0.0, 1e-8), "bottom": dgpde.NoFlow()},
+        {"top": dgpde.Atmosphere(0.0, 1e-8, evaporation_response=evaporation), "bottom": dgpde.NoFlow()},
         [roots],
     )
     profile = torch.linspace(-0.2, -6.0, 9, dtype=dtype)[:, None]
     return flow.solve(profile, TIMES, options)
 
 
-def shaken(size: float, **arguments: Any) -> NeuralStress:
+def shaken(size: float, prior: tuple[float, ...] = PRIOR, **arguments: Any) -> NeuralStress:
     """A network whose weights are not those at which it begins."""
-    net = NeuralStress(PRIOR, seed=2, units=4, **arguments)
+    net = NeuralStress(prior, seed=2, units=4, **arguments)
     draw = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for weight in net.parameters():
             weight.add_(size * torch.randn(weight.shape, generator=draw, dtype=torch.float64))
     return net
+
+
+def numbers(module: torch.nn.Module) -> list[Tensor]:
+    """The weights; what belongs to features is empty where there are none."""
+    return [weight for weight in module.parameters() if weight.numel() > 0]
 
 
 # ---- curves --------------------------------------------------------------------------------------------------------
@@ -63,7 +72,7 @@ def test_a_table_stays_between_the_values_of_its_knots_and_has_no_jump() -> None
     table = stress_table(2)
     first, spacing = STRESS_KNOTS
     x = first + spacing * torch.linspace(0.0, 11.0, 11 * 64 + 1, dtype=torch.float64)
-    a = tabulated_stress(-torch.exp(x)[:, None].expand(-1, 2), table, STRESS_KNOTS)
+    a = tabulated_response(-torch.exp(x)[:, None].expand(-1, 2), table, STRESS_KNOTS)
     for knot in range(11):
         part, ends = a[64 * knot : 64 * knot + 65], table[knot : knot + 2, 0]
         # round-off of the cubic
@@ -72,7 +81,7 @@ def test_a_table_stays_between_the_values_of_its_knots_and_has_no_jump() -> None
     # a jump of the slope at a knot would not shrink with the distance of the points: 3 knots' worth of curvature is
     # 6 secants, of which a 64th is seen here
     assert slope.diff(dim=0).abs().max() < 6.0 * table[:, 0].diff(dim=0).abs().max() / spacing / 64 * 2.0
-    beyond = tabulated_stress(torch.tensor([[0.5, -0.01], [-9.0, -1e6]]).double(), table, STRESS_KNOTS)
+    beyond = tabulated_response(torch.tensor([[0.5, -0.01], [-9.0, -1e6]]).double(), table, STRESS_KNOTS)
     assert bool((beyond == 0.0).all())
 
 
@@ -86,8 +95,38 @@ def test_limits_hold_for_any_weights(size: float) -> None:
     assert bool((a[:, outside] == 0.0).all()) and bool((a[:, ~outside] > 0.0).any())
     baked = net.baked().values
     assert bool((baked[:, [0, -1]] == 0.0).all())
-    gradient = torch.autograd.grad(a.sum(), list(net.parameters()))
+    gradient = torch.autograd.grad(a.sum(), numbers(net))
     assert all(bool(torch.isfinite(g).all()) for g in gradient)
+
+
+@pytest.mark.parametrize("size", [0.3, 30.0, 3e3])
+def test_limits_of_two_heads_hold_for_any_weights(size: float) -> None:
+    net = shaken(size, prior=(-0.05, -100.0))
+    psi = -torch.logspace(-4, 4, 400, dtype=torch.float64)
+    a = net(psi)[0]
+    assert bool(((a >= 0.0) & (a <= 1.0)).all())
+    assert bool((a[psi >= -0.05] == 1.0).all()) and bool((a[psi <= -100.0] == 0.0).all())
+    assert net.baked().values[0, 0] == 1.0 and net.baked().values[0, -1] == 0.0
+    gradient = torch.autograd.grad(a.sum(), numbers(net))
+    assert all(bool(torch.isfinite(g).all()) for g in gradient)
+
+
+def test_evaporation_follows_its_response() -> None:
+    """Of a column so flat that its one cell has the head of the surface."""
+    top = dgpde.Atmosphere(
+        0.0, 2e-8, psi_min=-1e4, evaporation_response=TabulatedStress(RAMP.flip(0), (-0.1, -60.0))
+    )
+    grid = dgpde.Grid.columns(n=2, dz=[0.02])
+    soil = dgpde.VanGenuchten(0.05, 0.4, 3.0, 1.5, 4e-6)
+    start = torch.tensor([[-0.05, -30.0]], dtype=torch.float64)
+    run = dgpde.Richards(grid, soil, {"top": top}).solve(
+        start, [0.0, 60.0], dgpde.SolveOptions(dt_fixed=60.0)
+    )
+    table = TabulatedStress(RAMP.flip(0), (-0.1, -60.0))
+    share = tabulated_response(run.psi[-1], table.table(_frame(2), "table"), table.knots)[0]
+    assert run.evaporation is not None and share[0] == 1.0 and 0.0 < float(share[1]) < 0.3
+    # what the balance of a minute's water in 2 cm leaves of 2e-8 m/s
+    torch.testing.assert_close(run.evaporation[0], 2e-8 * share, rtol=1e-6, atol=0.0)
 
 
 def test_an_untrained_response_is_its_prior() -> None:
@@ -121,9 +160,9 @@ def test_the_error_of_a_baked_table_falls_with_its_knots() -> None:
         psi = -torch.exp(first + spacing * (torch.arange(knots - 1).double() + 0.5))
         rows = table.values.detach()[0]
         expected = net(psi)[0].detach()
-        inputs = table.inputs(_frame(1), torch.zeros(1))["stress"].detach()
+        inputs = table.table(_frame(1), "table").detach()
         errors.append(
-            float((tabulated_stress(psi[:, None], inputs, table.knots)[:, 0] - expected).abs().max())
+            float((tabulated_response(psi[:, None], inputs, table.knots)[:, 0] - expected).abs().max())
         )
         assert rows.shape == (knots,)
     # the corners of the prior bound the order: 1
@@ -167,11 +206,13 @@ class Run(torch.nn.Module):
     def __init__(self, net: NeuralStress, n: int) -> None:
         super().__init__()
         self.net, self.n = net, n
+        self.surface = shaken(0.4, prior=(-0.05, -100.0))
 
     def forward(self, options: dgpde.SolveOptions = STEPS) -> Tensor:
-        run = solve(self.net, self.n, options)
+        run = solve(self.net, self.n, options, evaporation=self.surface)
         draw = torch.Generator().manual_seed(4)
-        parts = (run.theta, run.uptake / 8e-8)
+        assert run.evaporation is not None
+        parts = (run.theta, run.uptake / 8e-8, run.evaporation / 1e-8)
         weighted = [(p * torch.randn(p.shape, generator=draw, dtype=torch.float64)).sum() for p in parts]
         return torch.stack(weighted).sum()
 
@@ -183,7 +224,8 @@ def features(n: int) -> list[Tensor | float]:
 def test_weights_and_features_against_autograd_through_the_reference() -> None:
     given = features(3)
     net = shaken(0.4, features=given)
-    run, at = Run(net, 3), [*net.parameters(), given[0]]
+    run = Run(net, 3)
+    at = [*numbers(run), given[0]]
     expected = torch.autograd.grad(run(dgpde.SolveOptions(dt_fixed=0.4 * DAY, backend="reference")), at)
     for options in (
         STEPS,
@@ -200,8 +242,8 @@ def test_weights_and_features_against_autograd_through_the_reference() -> None:
 def test_weights_taylor_and_dot_product() -> None:
     net = shaken(0.4, features=features(3))
     run = Run(net, 3)
-    names = [name for name, _ in run.named_parameters()]
-    at = {name: weight.detach().clone().requires_grad_() for name, weight in run.named_parameters()}
+    names = [name for name, weight in run.named_parameters() if weight.numel() > 0]
+    at = {name: run.get_parameter(name).detach().clone().requires_grad_() for name in names}
     draw = torch.Generator().manual_seed(8)
     v = {name: torch.randn(at[name].shape, generator=draw, dtype=torch.float64) for name in names}
     value = torch.func.functional_call(run, at, ())
@@ -218,6 +260,36 @@ def test_weights_taylor_and_dot_product() -> None:
 
     order = math.log2(remainder(4e-3) / remainder(1e-3)) / 2.0
     assert order == pytest.approx(2.0, abs=0.1)
+
+
+def test_solutes_ride_on_responses() -> None:
+    """A salt that neither roots nor air take: its mass, and the gradient of its concentration to the weights."""
+    net, surface = shaken(0.4), shaken(0.4, prior=(-0.05, -100.0))
+    run = solve(net, 2, evaporation=surface)
+    salt = dgpde.Solute("salt", uptake="excluded")
+    carried = dgpde.Transport(run.grid, salt).solve(1.0, run)
+    dz = run.grid.dz[:, None]
+    held = ((carried.concentration * run.theta).squeeze() * dz).sum(-2)
+    torch.testing.assert_close(held[-1], held[0], rtol=1e-9, atol=0.0)  # of a closed column
+    weights = [*numbers(net), *numbers(surface)]
+    start = [weight.detach().clone() for weight in weights]
+    direction = [
+        torch.randn(w.shape, generator=torch.Generator().manual_seed(6), dtype=w.dtype) for w in weights
+    ]
+
+    def top(size: float) -> Tensor:
+        with torch.no_grad():
+            for weight, first, way in zip(weights, start, direction, strict=True):
+                weight.copy_(first + size * way)
+        moved = solve(net, 2, evaporation=surface)
+        return dgpde.Transport(run.grid, salt).solve(1.0, moved).concentration[-1, -3:].sum()
+
+    gradient = torch.autograd.grad(top(0.0), weights)
+    slope = float(sum((g * way).sum() for g, way in zip(gradient, direction, strict=True)))
+    with torch.no_grad():
+        change = float(top(1e-4) - top(-1e-4)) / 2e-4
+    # central differences of a curved function
+    assert slope == pytest.approx(change, rel=1e-5) and slope != 0.0
 
 
 def test_a_response_is_learned_from_moisture() -> None:
@@ -237,6 +309,7 @@ def test_a_response_is_learned_from_moisture() -> None:
 
 # ---- wrong arguments -----------------------------------------------------------------------------------------------
 
+RAMP = torch.linspace(0.0, 1.0, 30, dtype=torch.float64)
 FLAT = torch.tensor([0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
 RANGE = (-0.1, -60.0)
 WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
@@ -272,7 +345,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         r"^classes of TabulatedStress has the shape \[2\], it must be \[3\]",
     ),
     "prior": (lambda: NeuralStress((-0.1, -0.25, -0.2, -60.0)), ValueError, r"^prior must be four heads"),
-    "prior count": (lambda: NeuralStress((-0.1, -60.0)), ValueError, r"^prior must be four heads"),  # type: ignore[arg-type]
+    "prior count": (lambda: NeuralStress((-0.1, -1.0, -60.0)), ValueError, r"^prior must be four heads"),
     "units": (lambda: NeuralStress(PRIOR, units=0), ValueError, r"^units must be an integer"),
     "knots": (lambda: NeuralStress(PRIOR, n_knots=3), ValueError, r"^n_knots must be an integer"),
     "dtype": (lambda: NeuralStress(PRIOR, dtype=torch.int64), ValueError, r"^dtype must be"),
@@ -291,6 +364,20 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: solve(shaken(math.inf)),
         ValueError,
         r"^\w+ of NeuralStress has values that are not finite",
+    ),
+    "evaporation": (
+        lambda: dgpde.Atmosphere(0.0, 1e-8, evaporation_response=Feddes()),  # type: ignore[arg-type]
+        TypeError,
+        r"^evaporation_response must be a TabulatedStress",
+    ),
+    "steady": (
+        lambda: dgpde.Richards(
+            dgpde.Grid.columns(n=1, dz=[0.1] * 4),
+            dgpde.VanGenuchten(0.05, 0.4, 3.0, 1.5, 4e-6),
+            {"top": dgpde.Atmosphere(1e-8, 0.0, evaporation_response=NeuralStress((-0.1, -60.0)))},
+        ).steady(-1.0),
+        ValueError,
+        r"^evaporation_response of the Atmosphere",
     ),
     "response": (lambda: RootUptake(1e-8, root_depth=1.0, response=FLAT), TypeError, r"^response must be"),  # type: ignore[arg-type]
 }

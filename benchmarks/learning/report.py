@@ -121,6 +121,31 @@ def lengths() -> list[str]:
     return lines(head, rows)
 
 
+def measured() -> list[str]:
+    """Stations."""
+    record = read("stations")
+    names = ("later", "later, dry spells", "later, storms")
+    head = [
+        "Measured moisture of four stations: error of theta, September to December",
+        "all days",
+        "dry spells",
+        "storms",
+    ]
+    ways = ("hybrid", "calibrated physics", "LSTM", "last reading")
+    rows = [
+        [f"{length}: {way}", *(cell(record[way][length], name) for name in names)]
+        for length in record["last reading"]
+        for way in ways
+    ]
+    elsewhere = [
+        [f"{name}: {way}", *(cell(record[way][name], kind) for kind in ("record", "later"))]
+        for name in ("unseen depths", "unseen sites")
+        for way in ways[:3]
+    ]
+    title = "Where nothing was measured, trained on 184 days elsewhere"
+    return lines(head, rows) + lines([title, "March to August", "September to December"], elsewhere)
+
+
 def stress() -> list[str]:
     """The response of roots."""
     record = read("root_stress")
@@ -166,7 +191,7 @@ def cost() -> list[str]:
 
 def report() -> str:
     """All tables."""
-    parts = [flux(), profile(), curves(), lengths(), stress(), soils(), cost()]
+    parts = [flux(), profile(), curves(), lengths(), measured(), stress(), soils(), cost()]
     return "\n".join(line for part in parts for line in part)
 
 

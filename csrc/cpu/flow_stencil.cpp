@@ -469,6 +469,8 @@ double flux_scale(const BoundaryFace<double>& f, double psi, double kr, double p
   }
 }
 
+constexpr int kFieldInputs = kInShare;  // those before it: the evaporation of a field has no response
+
 void flow_side(const SideCall& call) {
   const bool rest = call.partials != nullptr;
   for (int64_t i = 0; i < call.count; ++i) {
@@ -491,8 +493,7 @@ void flow_side(const SideCall& call) {
     if (!rest) continue;
     const double* sets[3] = {d.q, d.ponding, d.runoff};
     for (int s = 0; s < 3; ++s)
-      for (int p = 0; p < kBoundaryInputs; ++p)
-        call.partials[(s * kBoundaryInputs + p) * call.count + i] = sets[s][p];
+      for (int p = 0; p < kFieldInputs; ++p) call.partials[(s * kFieldInputs + p) * call.count + i] = sets[s][p];
   }
 }
 

@@ -156,6 +156,7 @@ class ColumnAdjoint : ColumnReplay<V> {
   DGPDE_HD void differentiate_ends() {
     const int64_t last = p.nz - 1;
     boundary_flux<true, V>(bottom, V(c.psi(0)), V(c.kr(0)), ponding_old, dt, inv_dt, bottom_flux, &bottom_d);
+    respond(p, lanes, V(c.psi(last)), top);
     boundary_flux<true, V>(top, V(c.psi(last)), V(c.kr(last)), ponding_old, dt, inv_dt, top_flux, &top_d);
     const V dkr = c.dkr(last);
     bottom_slope = bottom_flux.q_psi + bottom_flux.q_kr * c.dkr(0);
@@ -352,6 +353,8 @@ class ColumnAdjoint : ColumnReplay<V> {
       g[head] = g[head] + g[kInKrB] * at_face.dkr;
     }
     for (int i = 0; i < slots; ++i) add_series(values[i], g[kInValue0 + i]);
+    if (face.kind == Boundary::atmosphere && in.grad.response[kEvaporation].data)
+      pull_response<V>(p, kEvaporation, lanes, active, V(c.psi(k)), g[kInShare], in.grad.response[kEvaporation]);
     if (k == p.nz - 1 && &face == &top) ponding_from_top = g[kInPonding];
     return g[kInKr];
   }
@@ -395,8 +398,9 @@ class ColumnAdjoint : ColumnReplay<V> {
     sum_t = sum_t + share * w * a * inv;
     sum_omega_c = sum_omega_c - select(limited, V{}, share * w * a * root_rate * inv);
     const V ga = share * root_rate + m;  // cotangent of w a
-    if (in.grad.stress.data) pull_stress<V>(p, lanes, active, V(c.psi(k)), ga * w, in.grad.stress);
-    if (p.stress_knots == 0) {
+    if (in.grad.response[kRoots].data)
+      pull_response<V>(p, kRoots, lanes, active, V(c.psi(k)), ga * w, in.grad.response[kRoots]);
+    if (p.response[kRoots].count == 0) {
       V a_h[4];
       feddes<true, V>(feddes_h, V(c.psi(k)), a_h);
       for (int i = 0; i < 4; ++i) sum_h[i] = sum_h[i] + ga * w * a_h[i];

@@ -51,9 +51,10 @@ struct BoundaryFace {
   RealOf<V> rise;    // side * gravity * dz/2 [m]: fall of H from the face to the cell at equal psi
   RealOf<V> half;    // dz/2 [m]
   RealOf<V> gravity;
-  RealOf<V> elevation;  // gravity * z of the cell centre [m]
-  V value[4];           // series values of the interval
-  V kr_b;               // kr at the boundary head (head) or at psi_min (atmosphere)
+  RealOf<V> elevation;                     // gravity * z of the cell centre [m]
+  V value[4];                              // series values of the interval
+  V kr_b;                                  // kr at the boundary head (head) or at psi_min (atmosphere)
+  V share = broadcast<V>(1), share_psi{};  // of the evaporation that the cell lets through, its slope (atmosphere)
 };
 
 // Inflow q [m/s] and the ponding left at the end of the step, with derivatives in the cell's psi and kr.
@@ -74,9 +75,10 @@ enum BoundaryInput {
   kInValue1,
   kInValue2,
   kInValue3,
-  kInPonding
+  kInPonding,
+  kInShare
 };
-constexpr int kBoundaryInputs = 9;
+constexpr int kBoundaryInputs = 10;
 template <class V>
 struct BoundaryPartials {
   V q[kBoundaryInputs], ponding[kBoundaryInputs], runoff[kBoundaryInputs];
@@ -149,7 +151,7 @@ DGPDE_HD void boundary_flux(const BoundaryFace<V>& f, V psi, V kr, V ponding_old
       break;
     }
     case Boundary::atmosphere: {
-      const V supply = f.value[0] - f.value[1];
+      const V supply = f.value[0] - f.value[1] * f.share, supply_psi = -f.value[1] * f.share_psi;
       const V ponding_max = f.value[3];
       const V available = supply + ponding_old * inv_dt;
       const Darcy<V> wet = boundary_darcy(f, V{}, one, psi, kr);
@@ -168,7 +170,8 @@ DGPDE_HD void boundary_flux(const BoundaryFace<V>& f, V psi, V kr, V ponding_old
       out.q = select(ponded, select(full, q_full, q_pond), select(dried, dry.q, available));
       out.ponding = select(ponded, select(full, ponding_max, p_pond), V{});
       out.runoff = select(full, supply - q_full - (ponding_max - ponding_old) * inv_dt, V{});
-      out.q_psi = select(ponded, select(full, -conductance, -conductance * g), select(dried, dry.q_psi, V{}));
+      out.q_psi = select(ponded, select(full, -conductance, conductance * g * (dt * supply_psi - one)),
+                         select(dried, dry.q_psi, supply_psi));
       out.q_kr =
           select(ponded, select(full, head_full, head * g * g) * wet.conductance_kr, select(dried, dry.q_kr, V{}));
       if constexpr (kPartials) {
@@ -179,7 +182,8 @@ DGPDE_HD void boundary_flux(const BoundaryFace<V>& f, V psi, V kr, V ponding_old
         d->q[kInTransmissivity] =
             select(ponded, select(full, head_full, head * g * g) * conductance_t, select(dried, dry.q_t, V{}));
         d->q[kInValue0] = select(ponded, pond_head * dt, select(free, one, V{}));
-        d->q[kInValue1] = -d->q[kInValue0];
+        d->q[kInValue1] = -f.share * d->q[kInValue0];
+        d->q[kInShare] = -f.value[1] * d->q[kInValue0];
         d->q[kInValue2] = select(dried, dry.q_head, V{});
         d->q[kInValue3] = select(full, conductance, V{});
         d->q[kInPonding] = select(ponded, pond_head, select(free, inv_dt, V{}));
@@ -189,7 +193,9 @@ DGPDE_HD void boundary_flux(const BoundaryFace<V>& f, V psi, V kr, V ponding_old
           V direct = V{}, direct_runoff = V{};
           if (i == kInPonding) direct = one, direct_runoff = inv_dt;
           if (i == kInValue0) direct = dt, direct_runoff = one;
-          if (i == kInValue1) direct = -dt, direct_runoff = -one;
+          if (i == kInValue1) direct = -dt * f.share, direct_runoff = -f.share;
+          if (i == kInShare) direct = -dt * f.value[1], direct_runoff = -f.value[1];
+          if (i == kInPsi) direct = dt * supply_psi, direct_runoff = supply_psi;
           if (i == kInValue3) direct_runoff = -inv_dt;
           d->ponding[i] = select(level, direct - dt * d->q[i], V{});
           d->runoff[i] = select(full, direct_runoff - d->q[i], V{});

@@ -322,7 +322,7 @@ class ColumnForward : ColumnMoves<V> {
       Row mine = own_row(k, psi, s);
       if (p.roots) {
         const V weight = c.root(k);
-        const Stress<V> stress = root_stress<V>(p, lanes, feddes_h, psi, weight);
+        const Response<V> stress = root_stress<V>(p, lanes, feddes_h, psi, weight);
         const V taken = weight * stress.a;
         mine.r = mine.r + taken * root_rate;
         mine.diag = mine.diag + weight * stress.a_psi * root_rate;
@@ -396,8 +396,8 @@ class ColumnForward : ColumnMoves<V> {
     return row;
   }
 
-  DGPDE_HD void add_boundary(const BoundaryFace<V>& face, BoundaryFlux<V>& flux, V psi, const SoilPoint<V>& s,
-                             Row& row) {
+  DGPDE_HD void add_boundary(BoundaryFace<V>& face, BoundaryFlux<V>& flux, V psi, const SoilPoint<V>& s, Row& row) {
+    respond(p, lanes, psi, face);
     boundary_flux<false, V>(face, psi, s.kr, ponding_old, dt, inv_dt, flux, nullptr);
     row.r = row.r - flux.q;
     row.diag = row.diag - (flux.q_psi + flux.q_kr * s.dkr);

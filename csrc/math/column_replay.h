@@ -211,7 +211,7 @@ class ColumnReplay {
     if (p.roots) {
       omega = V{};
       for (int64_t k = 0; k < p.nz; ++k) {
-        const Stress<V> s = root_stress<V>(p, lanes, feddes_h, V(c.psi(k)), broadcast<V>(1));
+        const Response<V> s = root_stress<V>(p, lanes, feddes_h, V(c.psi(k)), broadcast<V>(1));
         c.stress(k) = s.a, c.stress_psi(k) = s.a_psi;
         omega = omega + c.root(k) * s.a;
       }

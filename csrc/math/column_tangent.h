@@ -162,6 +162,8 @@ class ColumnTangent : ColumnReplay<V> {
                   along<kConductivity>(at_face.list(), k, psi_b);
     }
     x[kInPonding] = d_ponding;
+    if (face.kind == Boundary::atmosphere && io.in.response[kEvaporation].data)
+      x[kInShare] = push_response<V>(p, kEvaporation, lanes, V(c.psi(k)), io.in.response[kEvaporation]);
     BoundaryTangent t{};
     for (int i = 0; i < kBoundaryInputs; ++i) {
       t.q = t.q + d.q[i] * x[i];
@@ -215,6 +217,7 @@ class ColumnTangent : ColumnReplay<V> {
         load = load + at_bottom.q;
       }
       if (k == last) {
+        respond(p, lanes, V(c.psi(k)), top);
         boundary_flux<true, V>(top, V(c.psi(k)), V(c.kr(k)), ponding_old, dt, inv_dt, top_flux, &top_d);
         diag = diag - (top_flux.q_psi + top_flux.q_kr * c.dkr(k));
         at_top = boundary_tangent(k, top, top_d, this->top_soil, dkr, kTopSlots, io.in.top);
@@ -225,8 +228,9 @@ class ColumnTangent : ColumnReplay<V> {
         const V w = c.root(k);
         const V a = c.stress(k), psi = c.psi(k);
         V taken = io.in.root_density.data ? dz * load_series<V>(io.in.root_density, interval, k, lanes) * a : V{};
-        if (io.in.stress.data) taken = taken + w * push_stress<V>(p, lanes, psi, io.in.stress);
-        if (p.stress_knots == 0) {
+        if (io.in.response[kRoots].data)
+          taken = taken + w * push_response<V>(p, kRoots, lanes, psi, io.in.response[kRoots]);
+        if (p.response[kRoots].count == 0) {
           V a_h[4];
           feddes<true, V>(feddes_h, psi, a_h);
           for (int i = 0; i < 4; ++i) taken = taken + w * a_h[i] * d_h[i];

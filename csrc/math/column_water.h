@@ -65,6 +65,7 @@ class ColumnWater : ColumnReplay<V> {
         now.flux[k + 1] = q;
       }
       const int64_t last = p.nz - 1;
+      respond(p, lanes, V(c.psi(last)), top);
       boundary_flux<false, V>(top, V(c.psi(last)), V(c.kr(last)), ponding_old, dt, inv_dt, top_flux,
                               static_cast<BoundaryPartials<V>*>(nullptr));
       now.flux[p.nz] = -top_flux.q;

@@ -152,7 +152,7 @@ class ColumnRun:
         tensors = {"times": problem.times, "dz": problem.dz} | soil
         if problem.classes is not None:
             tensors["classes"] = problem.classes
-        rest = (problem.bottom, problem.roots, problem.sources, problem.knots, problem.stress)
+        rest = (problem.bottom, problem.roots, problem.sources, problem.knots, *problem.responses.items())
         return _hash((*words, *rest), tensors, setup.frame)
 
     def parts(self, block: int, first: int, state: Tensors | None, bar: ProgressBar | None) -> Iterator[Part]:

@@ -28,6 +28,7 @@ class BoundaryFace:
         elevation: gravity times z of the cell's centre [m].
         ponding_old: m.
         dt: s.
+        share: of the evaporation that the cells let through; None is all of it.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class BoundaryFace:
     elevation: Tensor
     ponding_old: Tensor
     dt: Tensor
+    share: Tensor | None = None
 
 
 class Boundary(NamedTuple):
@@ -112,7 +114,8 @@ def boundary(face: BoundaryFace, psi: Tensor, kr: Tensor) -> Boundary:
     # surface). The branch is decided by the state that it is evaluated at; the pond p obeys
     # dp/dt = P - E - q - runoff.
     assert face.kr is not None
-    net = values["precipitation"] - values["evaporation"]
+    evaporation = values["evaporation"] if face.share is None else values["evaporation"] * face.share
+    net = values["precipitation"] - evaporation
     ponding_max, psi_min = values["ponding_max"], values["psi_min"]
     p_old, dt = face.ponding_old, face.dt
     available = net + p_old / dt

@@ -20,7 +20,7 @@ from dgpde.kernels.column_flow.native import (
     strides_tzn,
     table_rows,
 )
-from dgpde.kernels.column_flow.problem import SOIL_PARAMETERS, ColumnProblem
+from dgpde.kernels.column_flow.problem import RESPONSES, SOIL_PARAMETERS, ColumnProblem
 from dgpde.kernels.soil_relation.reference import is_shared
 
 OUTPUTS = ("psi", "ponding", "top_flux", "bottom_flux", "runoff", "uptake")
@@ -86,10 +86,9 @@ def run_adjoint(
     if "soil.weights" in wanted:
         # of each column by itself: so the sum has one order, however the run is cut into segments
         gradients["soil.weights"] = zeros(inputs["soil.weights"].numel(), n)
-    if "stress" in wanted:
-        gradients["stress"] = zeros(n, *inputs["stress"].shape[:2]).permute(
-            1, 2, 0
-        )  # laid out as by table_rows
+    for name in wanted.intersection(RESPONSES):
+        # laid out as by table_rows
+        gradients[name] = zeros(n, *inputs[name].shape[:2]).permute(1, 2, 0)
     failed = torch.zeros(n, dtype=torch.int32, device=device)
     dense = {name: value.contiguous() for name, value in cotangents.items() if value is not None}
 
@@ -198,7 +197,7 @@ def run_tangent(
                 value = value.contiguous()
                 io.set_tangent(group, slot, value.data_ptr(), 0, 0, 0)
             else:
-                value = table_rows(value) if name == "stress" else value
+                value = table_rows(value) if name in RESPONSES else value
                 io.set_tangent(group, slot, value.data_ptr(), *strides_tzn(name, value))
             keep.append(value)
         if walk:

@@ -13,6 +13,7 @@ from dgpde.kernels.column_flow.problem import (
     BOUNDARY_VALUES,
     FACE_MEANS,
     FEDDES_HEADS,
+    RESPONSES,
     SOIL_PARAMETERS,
     ColumnProblem,
     ColumnResult,
@@ -42,6 +43,8 @@ def input_slots(problem: ColumnProblem) -> list[tuple[str, str, int]]:
             slots.append((name, "bottom", BOUNDARY_VALUES[problem.bottom].index(field)))
         elif name in FEDDES_HEADS:
             slots.append((name, "feddes", int(name[1]) - 1))
+        elif name in RESPONSES:
+            slots.append((name, "response", RESPONSES.index(name)))
         else:
             slots.append((name, name, 0))
     return slots
@@ -52,7 +55,7 @@ def strides_tzn(name: str, value: Tensor) -> tuple[int, int, int]:
     strides = tuple(0 if size == 1 else step for size, step in zip(value.shape, value.stride(), strict=True))
     if name in ("ponding0", "omega_c"):
         return 0, 0, strides[0]
-    if name in ("root_density", "source", "stress"):
+    if name in ("root_density", "source", *RESPONSES):
         return strides[0], strides[1], strides[2]
     if name in ("psi0", "k_sat", "specific_storage") or name.startswith("soil."):
         return 0, strides[0], strides[1]
@@ -115,12 +118,11 @@ def native_problem(module: Any, problem: ColumnProblem, inputs: dict[str, Tensor
                 p.n_units, p.n_features = value.shape[1], value.shape[2] - OWN
             p.set_input(group, slot, value.data_ptr(), 0, 0, 0)
         else:
-            value = table_rows(value) if name == "stress" else value
+            value = table_rows(value) if name in RESPONSES else value
             p.set_input(group, slot, value.data_ptr(), *strides_tzn(name, value))
         keep.append(value)
-    if problem.stress is not None:
-        p.stress_first, p.stress_step = problem.stress
-        p.stress_knots, p.stress_wettest = inputs["stress"].shape[0], math.exp(p.stress_first)
+    for name, (first, step) in problem.responses.items():
+        p.set_response(RESPONSES.index(name), inputs[name].shape[0], first, step, math.exp(first))
     if problem.classes is not None:
         assert problem.knots is not None
         p.x_first, p.x_step = problem.knots

@@ -44,6 +44,7 @@ BOTTOM_BOUNDARIES = ("head", "flux", "free_drainage", "seepage_face", "general_h
 
 FACE_MEANS = ("arithmetic", "upstream", "geometric", "harmonic")
 FEDDES_HEADS = ("h1", "h2", "h3", "h4")
+RESPONSES = ("root_response", "evaporation_response")  # tables, in kernel order
 
 STATUS_TEXT = {
     0: "finished",
@@ -61,8 +62,8 @@ class ColumnProblem:
 
     Shapes: n columns of nz cells, T output intervals. ``dz`` [nz] m and ``times`` [T + 1] s are float64 on
     the CPU. ``save`` lists the indices into ``times`` whose psi is returned. ``classes`` [nz, n] (int32) and
-    ``knots`` (first ln(-psi), spacing) belong to tabulated soils, ``stress`` (likewise) to roots with a tabulated
-    response.
+    ``knots`` (first ln(-psi), spacing) belong to tabulated soils, ``responses`` (likewise, by name) to what has a
+    tabulated response: roots, the evaporation of an atmosphere.
     """
 
     n: int
@@ -81,7 +82,7 @@ class ColumnProblem:
     options: SolveOptions
     classes: Tensor | None = None
     knots: tuple[float, float] | None = None
-    stress: tuple[float, float] | None = None
+    responses: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def intervals(self) -> int:
@@ -90,12 +91,15 @@ class ColumnProblem:
 
     @property
     def root_inputs(self) -> tuple[str, ...]:
-        """Names of the inputs of the roots; ``stress`` [n_knots, 2, n] holds a and da/dx, x = ln(-psi), at knots."""
-        response = FEDDES_HEADS if self.stress is None else ("stress",)
+        """Names of the inputs of the roots."""
+        response = ("root_response",) if "root_response" in self.responses else FEDDES_HEADS
         return ("transpiration", "root_density", *response, "omega_c")
 
     def input_names(self) -> tuple[str, ...]:
-        """Names of the tensors that the kernel reads, in its order; all of them are differentiable."""
+        """Names of the tensors that the kernel reads, in its order; all of them are differentiable.
+
+        Responses are [n_knots, 2, n]: a and da/dx of each column at knots of x = ln(-psi).
+        """
         soil = SOIL_PARAMETERS[self.relation] if self.relation != "tabulated" else ("table",)
         names = ["psi0", "ponding0", "k_sat", "specific_storage"]
         names += [f"soil.{name}" for name in soil]
@@ -103,6 +107,8 @@ class ColumnProblem:
         names += [f"bottom.{name}" for name in BOUNDARY_VALUES[self.bottom]]
         if self.roots:
             names += list(self.root_inputs)
+        if "evaporation_response" in self.responses:
+            names.append("evaporation_response")
         if self.sources:
             names.append("source")
         return tuple(names)
@@ -162,7 +168,7 @@ def check_inputs(problem: ColumnProblem, inputs: dict[str, Tensor]) -> None:
             shape = (n,)
         elif name in ("root_density", "source"):
             shape = (t, nz, n)
-        elif name == "stress":
+        elif name in RESPONSES:
             shape = (value.shape[0], 2, n)
         else:
             shape = (t, n)

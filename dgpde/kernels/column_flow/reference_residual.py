@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, SOIL_PARAMETERS, ColumnProblem
-from dgpde.kernels.column_flow.reference_roots import stress
+from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, RESPONSES, SOIL_PARAMETERS, ColumnProblem
+from dgpde.kernels.column_flow.reference_responses import stress, tabulated_response
 from dgpde.kernels.reference_faces import Boundary, BoundaryFace, boundary, face_mean
 from dgpde.kernels.soil_relation.reference import is_shared, theta_kr, wet_suction
 
@@ -168,7 +168,9 @@ def with_forcing(data: StepData, inputs: dict[str, Tensor], interval: int) -> St
             values[f"{side}.{name}"] = inputs[f"{side}.{name}"][interval]
     if problem.roots:
         for name in problem.root_inputs:
-            values[name] = inputs[name] if name in ("omega_c", "stress") else inputs[name][interval]
+            values[name] = inputs[name] if name in ("omega_c", *RESPONSES) else inputs[name][interval]
+    if "evaporation_response" in problem.responses:
+        values["evaporation_response"] = inputs["evaporation_response"]
     if problem.sources:
         values["source"] = inputs["source"][interval]
     kr_boundary = {}
@@ -191,6 +193,10 @@ def column_end(data: StepData, side: str, psi: Tensor, kr: Tensor) -> Boundary:
     kind = problem.top if top else problem.bottom
     row = -1 if top else 0
     dz = data.dz[row]
+    knots = problem.responses.get("evaporation_response")
+    share = None
+    if top and knots is not None:
+        share = tabulated_response(psi[None], data.values["evaporation_response"], knots)[0]
     height = problem.dz.sum() - 0.5 * dz if top else 0.5 * dz
     face = BoundaryFace(
         kind=kind,
@@ -204,6 +210,7 @@ def column_end(data: StepData, side: str, psi: Tensor, kr: Tensor) -> Boundary:
         elevation=problem.gravity * height,
         ponding_old=data.ponding_old,
         dt=data.dt,
+        share=share,
     )
     return boundary(face, psi, kr)
 

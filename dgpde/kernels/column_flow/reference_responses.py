@@ -1,4 +1,4 @@
-"""The reduction a(psi) of root uptake in plain PyTorch: the specification."""
+"""Responses a(psi) to the pressure head, of root uptake and evaporation, in plain PyTorch: the specification."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from dgpde.kernels.soil_relation.reference_table import hermite, knot_place
 
 def stress(problem: ColumnProblem, values: dict[str, Tensor], psi: Tensor) -> Tensor:
     """a at psi [nz, n] by the response that the problem has; values: of the interval, by input name."""
-    if problem.stress is None:
+    knots = problem.responses.get("root_response")
+    if knots is None:
         return feddes(psi, *(values[name] for name in FEDDES_HEADS))
-    return tabulated_stress(psi, values["stress"], problem.stress)
+    return tabulated_response(psi, values["root_response"], knots)
 
 
 def feddes(psi: Tensor, h1: Tensor, h2: Tensor, h3: Tensor, h4: Tensor) -> Tensor:
@@ -25,7 +26,7 @@ def feddes(psi: Tensor, h1: Tensor, h2: Tensor, h3: Tensor, h4: Tensor) -> Tenso
     return torch.where((psi >= h1) | (psi <= h4), torch.zeros_like(psi), a)
 
 
-def tabulated_stress(psi: Tensor, table: Tensor, knots: tuple[float, float]) -> Tensor:
+def tabulated_response(psi: Tensor, table: Tensor, knots: tuple[float, float]) -> Tensor:
     """Cubic Hermite in x = ln(-psi); wetter than the first knot its value, drier than the last that one's.
 
     Args:
