@@ -5,7 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 POINTS = 3  # answers that the polynomial goes through, at most
-LARGEST = 10.0  # sum of the magnitudes of their weights, at most: round-off and noise of the answers grow with it
+LARGEST = (
+    10.0  # sum of the magnitudes of their weights, at most: round-off and noise of the answers grow with it
+)
+
+Length = float | Tensor  # s; a tensor that broadcasts to an answer where cells have steps of their own
 
 
 class Forecast:
@@ -17,10 +21,12 @@ class Forecast:
     """
 
     def __init__(self) -> None:
-        self.past: list[tuple[float, float, Tensor]] = []  # time, length of the step, answer; the latest last
-        self.time = 0.0
+        self.past: list[
+            tuple[Length, Length, Tensor]
+        ] = []  # time, length of the step, answer; the latest last
+        self.time: Length = 0.0
 
-    def guess(self, length: float) -> Tensor | None:
+    def guess(self, length: Length) -> Tensor | None:
         """For the step of that length [s] that comes next; None when nothing is known."""
         if not self.past:
             return None
@@ -28,7 +34,7 @@ class Forecast:
         for count in range(len(self.past), 0, -1):
             points = self.past[-count:]
             weights = _lagrange([time for time, _, _ in points], at)
-            if sum(map(abs, weights)) <= LARGEST:
+            if _largest_sum(weights) <= LARGEST:
                 break
         parts = [
             weight * length / dt * answer for weight, (_, dt, answer) in zip(weights, points, strict=True)
@@ -38,17 +44,23 @@ class Forecast:
             total = total + part
         return total
 
-    def add(self, length: float, answer: Tensor) -> None:
+    def add(self, length: Length, answer: Tensor) -> None:
         """Take the answer of that step; the next one follows it."""
         self.past = [*self.past, (self.time + 0.5 * length, length, answer)][-POINTS:]
         self.time += length
 
 
-def _lagrange(times: list[float], at: float) -> list[float]:
+def _largest_sum(weights: list[Length]) -> float:
+    """Of the weights' magnitudes."""
+    total: Length = sum((abs(weight) for weight in weights), 0.0)
+    return float(total.max()) if isinstance(total, Tensor) else total
+
+
+def _lagrange(times: list[Length], at: Length) -> list[Length]:
     """Weights of the polynomial through points at some times."""
     found = []
     for k, own in enumerate(times):
-        weight = 1.0
+        weight: Length = 1.0
         for j, other in enumerate(times):
             if j != k:
                 weight *= (at - other) / (own - other)

@@ -1,8 +1,8 @@
 """Learn how fast something is used up, as a function of its concentration, from what leaves columns of soil.
 
 A substrate is fed to four columns at different strengths for four days, then two of clean water. There it is used up
-by Monod's kinetics (1949), of which the model knows nothing. Concentrations are measured at the outlet every three hours
-and along the columns at the end of the feed, with noise. Three steps:
+by Monod's kinetics (1949), of which the model knows nothing. Concentrations are measured at the outlet every three
+hours and along the columns at the end of the feed, with noise. Three steps:
 
 1. calibrate first-order decay (one number), the physics that one would try;
 2. put a network where the rate law is unknown: rate = -theta c exp(net(c)), small, trained through the transport;
