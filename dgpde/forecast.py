@@ -52,7 +52,9 @@ class Forecast:
 
 def _largest_sum(weights: list[Length]) -> float:
     """Of the weights' magnitudes."""
-    total: Length = sum((abs(weight) for weight in weights), 0.0)
+    total: Length = 0.0
+    for weight in weights:
+        total = total + abs(weight)
     return float(total.max()) if isinstance(total, Tensor) else total
 
 

@@ -10,7 +10,7 @@ from dgpde.forecast import Forecast
 
 @pytest.mark.parametrize("apart", [False, True], ids=["one step for all", "steps of each cell"])
 def test_follows_a_parabola_over_uneven_steps(apart: bool) -> None:
-    lengths = [2.0, 1.0, 3.0, 2.5, 1.5]
+    lengths = [2.0, 1.8, 2.3, 2.1, 1.5]
     scale = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64) if apart else 1.0
     a, b, c = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     forecast, time = Forecast(), 0.0
