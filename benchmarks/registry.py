@@ -91,6 +91,13 @@ CASES = {
             ),
         ),
         Case(
+            name="celia-cuts",
+            title="The same columns as one batch and as batches of 1,000, in turns",
+            module="celia",
+            function="cuts",
+            repeats={"cpu": {10_000: 7, 100_000: 3}},
+        ),
+        Case(
             name="weather",
             title="A week of hourly weather with roots on 100 cells, adaptive steps",
             module="weather",

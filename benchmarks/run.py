@@ -60,6 +60,8 @@ def ratios(own: dict[str, Any], peers: dict[str, dict[str, Any]]) -> dict[str, f
     found: dict[str, float] = {}
     if own["backward"]:
         found["backward/forward"] = own["backward"]["cpu_least"] / own["forward"]["cpu_least"]
+    if "batch/cuts" in own["extra"]:
+        found["batch/cuts"] = own["extra"]["batch/cuts"]
     for name, peer in peers.items():
         if "error" in peer:
             continue

@@ -103,7 +103,7 @@ struct ColumnOutput {
 struct ColumnCotangents {
   View psi, ponding, top_flux, bottom_flux, runoff, uptake;
   const int64_t* save_row = nullptr;
-  MutableView carry_psi, carry_theta, carry_ponding;  // [nz, n], [nz, n], [n]
+  MutableView carry_psi, carry_theta, carry_ponding;  // [nz, n], [nz, n], [n]; null where there is one segment
   MutableView sum_face, sum_storage, sum_k;           // [nz, n]
   MutableView sum_soil;                               // [slots, nz, n]
   ColumnInputs<MutableView> grad;                     // null where no gradient is asked for

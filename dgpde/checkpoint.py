@@ -245,9 +245,10 @@ def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor], probe: int) 
     size = inputs["psi0"].element_size()
     n, nz, t = problem.n, problem.nz, problem.intervals
     cuts = segments(problem)
-    # psi where it is saved, and at both ends of one of several segments; ponding, fluxes, runoff, uptake; the report
+    # psi where it is saved, and at both ends of one of several segments; ponding, fluxes, runoff, uptake; the report,
+    # and the same counters of the segment in hand
     handed_on = 2 if len(cuts) > 1 else 0
-    outputs = size * n * ((len(problem.save) + handed_on) * nz + (t + 1) + 4 * t) + n * (9 * 8 + 4)
+    outputs = size * n * ((len(problem.save) + handed_on) * nz + (t + 1) + 4 * t) + 2 * n * (9 * 8 + 4)
     if problem.top == "atmosphere":
         outputs += 3 * size * n * t  # evaporation, and what it is computed from
     backend = choose_backend(inputs["psi0"], options.backend)
@@ -270,7 +271,8 @@ def plan_columns(problem: ColumnProblem, inputs: dict[str, Tensor], probe: int) 
         for name, value in inputs.items()
         if value.is_floating_point()
     )
-    gradients += size * n * (nz * (5 + 8) + 1)
+    if len(cuts) > 1:  # what one segment of the adjoint hands to the next
+        gradients += size * n * (nz * (5 + 8) + 1)
     if "soil.table" in inputs:
         table = inputs["soil.table"]
         gradients += size * table.numel() * 2 * backend.table_chunks(table)

@@ -54,7 +54,7 @@ def _largest_sum(weights: list[Length]) -> float:
     """Of the weights' magnitudes."""
     total: Length = 0.0
     for weight in weights:
-        total = total + abs(weight)
+        total = total + (weight.abs() if isinstance(weight, Tensor) else abs(weight))
     return float(total.max()) if isinstance(total, Tensor) else total
 
 

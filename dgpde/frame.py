@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -28,9 +29,9 @@ class Limits:
         value = value.detach()
         if value.is_meta or value.numel() == 0:
             return
-        if not bool(torch.isfinite(value).all()):
+        low, high = (edge.item() for edge in torch.aminmax(value))  # both NaN where any value is
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"{name} has values that are not finite (NaN or infinite); fill or drop them")
-        low, high = (edge.item() for edge in torch.aminmax(value))
         if self.lower is not None and (low <= self.lower if self.open_lower else low < self.lower):
             raise ValueError(
                 f"{name} must be {'>' if self.open_lower else '>='} {self.lower:g}, it is {low:g}"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -168,6 +172,31 @@ def test_files_of_a_disk_policy_go_with_the_graph(tmp_path: Path) -> None:
     psi.sum().backward()
     del kept, psi
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs the peak memory of a process")
+@pytest.mark.parametrize(
+    ("n", "steps", "names"),
+    [
+        (20_000, 2, ["forward"]),
+        (1000, 100, ["backward"]),
+        pytest.param(100_000, 2, ["forward"], marks=pytest.mark.slow),
+    ],
+)
+def test_plan_against_the_memory_of_a_process(n: int, steps: int, names: list[str]) -> None:
+    # as for fields: the C library gives back every array that is freed. The plan has a gradient for every input, of
+    # which a short run of many columns takes few, so there the forward run alone is held to it.
+    here = Path(__file__).parent
+    environment = os.environ | {
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, str(here / "column_memory.py"), str(n), str(steps)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(run.stdout.splitlines()[-1])
+    for name in names:
+        assert found["planned"][name] == pytest.approx(found["measured"][name], rel=0.1), (name, found)
 
 
 @pytest.mark.parametrize(("n", "every"), [(1, None), (129, None), (129, 5)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from functools import partial
 
 import torch
@@ -21,15 +22,23 @@ BALANCE_TOLERANCE = 2 * TOLERANCE
 GRADIENT_BYTES = 8 * 2**30  # sizes whose trajectory is larger are timed forward only
 
 
+CUT = 1000  # columns of the batches into which `cuts` divides a large one
+
+
 def model(size: int, device: str) -> tuple[dgpde.Richards, list[Tensor]]:
     """The batch, and its leaves ln k_sat [nz, n], alpha [n], n [n]."""
     leaves = [torch.from_numpy(value).to(device).requires_grad_() for value in celia.columns(size)]
-    ln_k_sat, alpha, n = leaves
+    return of_leaves(*leaves), leaves
+
+
+def of_leaves(ln_k_sat: Tensor, alpha: Tensor, n: Tensor) -> dgpde.Richards:
+    """The batch of columns with these parameters, [nz, n], [n] (1/m), [n]."""
+    size = alpha.shape[0]
     soil = dgpde.VanGenuchten(
         theta_r=celia.THETA_R, theta_s=celia.THETA_S, alpha=alpha, n=n, k_sat=ln_k_sat.exp()
     )
     boundaries = {"top": dgpde.Head(celia.PSI_TOP), "bottom": dgpde.Head(celia.PSI_BOTTOM)}
-    return dgpde.Richards(dgpde.Grid.columns(n=size, dz=[celia.DZ] * celia.NZ), soil, boundaries), leaves
+    return dgpde.Richards(dgpde.Grid.columns(n=size, dz=[celia.DZ] * celia.NZ), soil, boundaries)
 
 
 OPTIONS = dgpde.SolveOptions(dt_fixed=celia.DT, tolerance=TOLERANCE)
@@ -96,4 +105,51 @@ def measure(size: int, device: str, repeats: int) -> Measurement:
         newton_iterations=float((run.stats.newton_iterations / steps).mean()),
         checks=checks,
         extra={"tolerance": TOLERANCE},
+    )
+
+
+def cuts(size: int, device: str, repeats: int) -> Measurement:
+    """The same columns as one batch and as batches of CUT, in turns: does a large batch keep the throughput?
+
+    Checks first that a column gives the same bits in either. "forward" is the one batch, "cuts" in `extra` all the
+    others together; "batch/cuts" is the median of the ratios of their throughputs in each turn.
+    """
+    synchronize = synchronizer(device)
+    psi0 = torch.full((celia.NZ, size), celia.PSI_INITIAL, dtype=torch.float64, device=device)
+    whole, leaves = model(size, device)
+    spans = [slice(first, min(first + CUT, size)) for first in range(0, size, CUT)]
+    parts = [
+        (of_leaves(*(leaf.detach()[..., span].clone() for leaf in leaves)), psi0[:, span].clone())
+        for span in spans
+    ]
+
+    def solve_parts() -> list[Tensor]:
+        return [solve(flow, start).psi[-1, :, 0] for flow, start in parts]
+
+    memory = {"start": reset_peak_memory(device)}
+    one, many = Timing(), Timing()
+    with torch.no_grad():
+        for _ in range(repeats):
+            run = timed(partial(solve, whole, psi0), one, synchronize)
+            for span, first in zip(spans, timed(solve_parts, many, synchronize), strict=True):
+                if not torch.equal(run.psi[-1, :, span.start], first):
+                    raise AssertionError(f"column {span.start} differs between one batch and its cuts")
+    memory["forward"] = peak_memory(device)
+    balance = float(run.mass_balance_error.max())
+    if not balance <= BALANCE_TOLERANCE:
+        raise AssertionError(f"mass_balance_error is {balance:.1e}; the times mean nothing")
+    steps = run.stats.steps.double()
+    return Measurement(
+        forward=one.summary(),
+        backward=None,
+        gradient=None,
+        peak_memory=memory,
+        cell_steps=float(celia.NZ * steps.sum()),
+        newton_iterations=float((run.stats.newton_iterations / steps).mean()),
+        checks={"mass_balance": balance},
+        extra={
+            "tolerance": TOLERANCE,
+            "cuts": many.summary(),
+            "batch/cuts": statistics.median(b / a for a, b in zip(one.cpu, many.cpu, strict=True)),
+        },
     )

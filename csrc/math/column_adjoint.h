@@ -100,12 +100,12 @@ class ColumnAdjoint : ColumnReplay<V> {
       put_mask(active, lane, row[lane] > 0);
     }
     for (int64_t k = 0; k < p.nz; ++k) {
-      c.carry_psi(k) = load<V>(as_view(in.carry_psi), 0, k, lanes);
-      c.carry_theta(k) = load<V>(as_view(in.carry_theta), 0, k, lanes);
-      c.sum_face(k) = c.sum_storage(k) = c.sum_k(k) = V{};
+      c.carry_psi(k) = c.carry_theta(k) = c.sum_face(k) = c.sum_storage(k) = c.sum_k(k) = V{};
       const Strided<V> sum = c.sum_at(k);
       for (int i = 0; i < n_soil; ++i) sum[i] = V{};
       if (in.resume) {
+        c.carry_psi(k) = load<V>(as_view(in.carry_psi), 0, k, lanes);
+        c.carry_theta(k) = load<V>(as_view(in.carry_theta), 0, k, lanes);
         c.sum_face(k) = load<V>(as_view(in.sum_face), 0, k, lanes);
         c.sum_storage(k) = load<V>(as_view(in.sum_storage), 0, k, lanes);
         c.sum_k(k) = load<V>(as_view(in.sum_k), 0, k, lanes);
@@ -116,7 +116,7 @@ class ColumnAdjoint : ColumnReplay<V> {
     if constexpr (kKeepsWeights<V>)
       for (int64_t i = 0; weighs && i < soil.network.size(); ++i)
         weight_sum[i] = load<V>(as_view(in.grad.weights), i, 0, lanes);
-    carry_ponding = load<V>(as_view(in.carry_ponding), 0, 0, lanes);
+    carry_ponding = in.resume ? load<V>(as_view(in.carry_ponding), 0, 0, lanes) : V{};
     if (in.resume && p.roots) sum_omega_c = load<V>(as_view(in.grad.omega_c), 0, 0, lanes);
   }
 
@@ -178,8 +178,8 @@ class ColumnAdjoint : ColumnReplay<V> {
     return p.roots ? load + of_uptake * c.root(k) * c.stress_psi(k) * root_rate : load;
   }
 
-  struct Elimination {  // lambda_k = rhs - elim lambda_{k+1} - border mu
-    V elim{}, rhs{}, border{};
+  struct Elimination {  // lambda_k = rhs - elim lambda_{k+1} - border mu, elim = next inv
+    V next{}, inv{}, rhs{}, border{};
     V carry{}, border_rhs{}, pivot = broadcast<V>(1);  // the eliminated row of mu
   };
 
@@ -204,12 +204,13 @@ class ColumnAdjoint : ColumnReplay<V> {
   }
 
   DGPDE_HD void eliminate(int64_t k, V before, V diag, V next, V load, Elimination& e) {
-    const V fill = before * e.elim;
+    const V fill = before * e.next * e.inv;  // in this order nothing but a division waits for the row before
     doubtful = mask_or(doubtful, vabs(fill) > R(kMostFill) * vabs(diag));
     const V inv = R(1) / (diag - fill);
     e.rhs = (load - before * e.rhs) * inv;
-    e.elim = next * inv;
-    c.rhs(k) = e.rhs, c.elim(k) = e.elim;
+    const V elim = next * inv;
+    e.next = next, e.inv = inv;
+    c.rhs(k) = e.rhs, c.elim(k) = elim;
     if (p.roots) {
       // coefficient of mu in this row, coefficient of lambda_k in the row of mu
       const V along = -c.root(k) * c.stress_psi(k), coefficient = c.root(k) * c.stress(k) * omega_slope + e.carry;
@@ -217,7 +218,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       c.border(k) = e.border;
       e.border_rhs = e.border_rhs + coefficient * e.rhs;
       e.pivot = e.pivot - coefficient * e.border;
-      e.carry = -coefficient * e.elim;
+      e.carry = -coefficient * elim;
     }
   }
 

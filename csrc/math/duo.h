@@ -48,12 +48,19 @@ DGPDE_DUO_OPERATOR(!=)
 #undef DGPDE_DUO_OPERATOR
 
 template <class V>
+struct HasTables<Duo<V>> : HasTables<V> {};
+
+template <class V>
 DGPDE_HD Duo<V> operator-(const Duo<V>& x) {
   return {-x.a, -x.b};
 }
 template <class M, class V>
 DGPDE_HD Duo<V> select(const Duo<M>& m, const Duo<V>& x, const Duo<V>& y) {
   return {select(m.a, x.a, y.a), select(m.b, x.b, y.b)};
+}
+template <class V>
+DGPDE_HD Duo<V> rounded(const Duo<V>& x) {
+  return {rounded(x.a), rounded(x.b)};
 }
 template <class M>
 DGPDE_HD Duo<M> mask_and(const Duo<M>& x, const Duo<M>& y) {
@@ -92,6 +99,7 @@ DGPDE_DUO_FUNCTION(vlog)
 DGPDE_DUO_FUNCTION(vlog1p)
 DGPDE_DUO_FUNCTION(vlog1p_any)
 DGPDE_DUO_FUNCTION(twice_atanh)
+DGPDE_DUO_FUNCTION(log1p_unit)
 #undef DGPDE_DUO_FUNCTION
 
 // The values of two cells, read as one list.

@@ -84,13 +84,15 @@ class PackHistory {
       together &= from[lane] == from[0];
     }
     if (together) {
-      // rows lie far apart: the one that the adjoint comes to next is fetched meanwhile
+      // rows lie far apart: the one that the adjoint comes to next is fetched meanwhile, not so near as to push out the
+      // column
       const int64_t at = clamp(r[0] + shift, 0);
       const V *psi = from[0], *next = row(at > 0 ? at - 1 : 0).psi;
       for (int64_t k = 0; k < nz; ++k) {
-        __builtin_prefetch(&next[k]);
+        __builtin_prefetch(&next[k], 0, 2);
         arrive(k, psi[k]);
       }
+      for (int i = 0; i < 3; ++i) __builtin_prefetch(&next[nz + i], 0, 2);  // its ponding, steps and intervals
       return;
     }
     for (int64_t k = 0; k < nz; ++k) {

@@ -201,6 +201,21 @@ DGPDE_HD V vabs(V a) {
   return select(a < V{}, -a, a);
 }
 
+// A product that is rounded before it is added to another: of a b + c d the compiler may fuse either product, and a cell
+// must round the same whether it is evaluated alone or in a pair. A GPU thread evaluates every cell by the same code.
+template <class V>
+DGPDE_HD V rounded(V x) {
+#if defined(__CUDACC__)
+#elif defined(__AVX512F__)
+  asm("" : "+v"(x));
+#elif defined(__x86_64__)
+  asm("" : "+x"(x));
+#elif defined(__aarch64__)
+  asm("" : "+w"(x));
+#endif
+  return x;
+}
+
 // Lanes in which x is neither infinite nor nan.
 template <class V>
 DGPDE_HD Mask<V> finite(V x) {

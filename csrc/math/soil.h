@@ -67,9 +67,8 @@ DGPDE_HD void with_relation(SoilKind kind, F&& use) {
     case SoilKind::tabulated:
       use(Tabulated{});
       break;
-    case SoilKind::network:
+    default:  // network
       use(Network{});
-      break;
   }
 }
 

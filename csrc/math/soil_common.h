@@ -26,17 +26,13 @@ struct Logistic {
 };
 template <class V>
 DGPDE_HD Logistic<V> logistic(V t) {
-  using R = RealOf<V>;
   const auto positive = t > V{};
-  const V q = vexp_nonpositive(-vabs(t));
-  const V inv = R(1) / ((R(1) + q) * (R(2) + q));
-  const V near = (R(2) + q) * inv, far = q * near;  // 1/(1 + q), q/(1 + q)
-  const V log1p_q = twice_atanh(q * (R(1) + q) * inv);
+  const OnePlus<V> q = one_plus(vexp_nonpositive(-vabs(t)));
   Logistic<V> s;
-  s.sigma = select(positive, near, far);
-  s.co = select(positive, far, near);
-  s.soft_plus = select(positive, t, V{}) + log1p_q;
-  s.soft_minus = select(positive, V{}, -t) + log1p_q;
+  s.sigma = select(positive, q.inverse, q.part);
+  s.co = select(positive, q.part, q.inverse);
+  s.soft_plus = select(positive, t, V{}) + q.log;
+  s.soft_minus = select(positive, V{}, -t) + q.log;
   return s;
 }
 

@@ -45,13 +45,10 @@ struct VanGenuchten {
     const auto dry = ly > V{};
     const V w = vexp_nonpositive(R(0.5) * select(dry, s.lx - ly, ly));
     const V w_ah = w * inv_ah;
-    const V q = w * select(dry, w_ah, w);
-    const V q1 = q + R(1), q2 = q + R(2);
-    const V inv = one / (q1 * q2);
-    const V near = q2 * inv, far = q * near;  // 1/(1 + q), q/(1 + q)
-    const V log1p_q = twice_atanh(q * q1 * inv);
-    s.f = select(dry, near, far);
-    s.g = select(dry, far, near);
+    const OnePlus<V> q = one_plus(w * select(dry, w_ah, w));
+    const V log1p_q = q.log;
+    s.f = select(dry, q.inverse, q.part);
+    s.g = select(dry, q.part, q.inverse);
     s.log_f = select(dry, V{}, ly) - log1p_q;
     s.log1p_y = select(dry, ly, V{}) + log1p_q;
     s.log_se = -m * s.log1p_y;
@@ -103,11 +100,12 @@ struct VanGenuchten {
   static DGPDE_HD void evaluate(const D& d, V psi, SoilPoint<V>& p, P dtheta, P dkr) {
     using R = RealOf<V>;
     const V one = broadcast<V>(1);
-    const V range = d[1], alpha = d[2], n = d[3], l = d[4], h_e = d[5], inv_sc = d[6], inv_ac = d[7], m = d[8];
+    const V alpha = d[2], n = d[3], h_e = d[5], m = d[8];
     const auto wet = psi >= -h_e;
     // the tiny part keeps 1/h finite at a denormal psi and changes no other one; nan stays nan
     const V h = select(wet, one, tiny_suction<V>() - psi);
     const Shape<V> s = shape(alpha, n, m, h);
+    const V range = d[1], l = d[4], inv_sc = d[6], inv_ac = d[7];  // read where they are needed: registers are few
     const V sat = s.se * inv_sc;
     const auto entry = h_e > V{};
     // S^l: the usual l = 1/2 without air entry is the root already at hand; each lane decides for itself.
@@ -122,7 +120,7 @@ struct VanGenuchten {
     p.theta = select(wet, V(d[0]) + range, V(d[0]) + range * sat);
     p.kr = select(wet, one, c2 * s.a * s.a);
     p.capacity = select(wet, V{}, range * sat * slope * s.f);
-    p.dkr = select(wet, V{}, slope * c2 * s.a * (l * s.f * s.a + R(2) * s.g * big_g));
+    p.dkr = select(wet, V{}, slope * c2 * s.a * (l * s.f * s.a + rounded(R(2) * s.g * big_g)));
     if constexpr (kPartials) {
       // alpha scales h: where there is no air entry, alpha d/dalpha = h d/dh
       const V inv_alpha = h * s.inv_ah, scale = -h * inv_alpha;
@@ -130,18 +128,18 @@ struct VanGenuchten {
       const V range_sat = range * sat;
       V theta_alpha = scale * p.capacity, kr_alpha = scale * p.dkr;
       // d log S and d A in n
-      V ds_n = -(s.log1p_y * inv_n2 + m * s.f * s.lx);
-      const V da_n = -big_g * (s.log_f * inv_n2 + m * s.g * s.lx);
+      V ds_n = -(s.log1p_y * inv_n2 + rounded(m * s.f * s.lx));
+      const V da_n = -big_g * (s.log_f * inv_n2 + rounded(m * s.g * s.lx));
       V kr_n = R(2) * c2 * s.a * da_n, theta_entry{}, kr_entry{};
       if (any(entry)) {
         const V he = select(entry, h_e, one);
         const Shape<V> c = shape(alpha, n, m, he);
         const V kr = p.kr, ds_log = (n - one) * c.f, dac_log = -(n - one) * c.g * c.big_g / c.a;  // in log h_e
-        const V kr_log = kr * (l * ds_log - R(2) * dac_log);
+        const V kr_log = kr * (l * ds_log - rounded(R(2) * dac_log));
         theta_alpha = theta_alpha + select(entry, range_sat * ds_log * inv_alpha, V{});
         kr_alpha = kr_alpha + select(entry, kr_log * inv_alpha, V{});
-        ds_n = ds_n + select(entry, c.log1p_y * inv_n2 + m * c.f * c.lx, V{});
-        const V dac_n = -c.big_g * (c.log_f * inv_n2 + m * c.g * c.lx) / c.a;
+        ds_n = ds_n + select(entry, c.log1p_y * inv_n2 + rounded(m * c.f * c.lx), V{});
+        const V dac_n = -c.big_g * (c.log_f * inv_n2 + rounded(m * c.g * c.lx)) / c.a;
         kr_n = kr_n - select(entry, R(2) * kr * dac_n, V{});
         theta_entry = select(entry, range_sat * ds_log / he, V{});
         kr_entry = select(entry, kr_log / he, V{});
@@ -155,7 +153,7 @@ struct VanGenuchten {
       dkr[0] = V{};
       dkr[1] = V{};
       dkr[2] = select(wet, V{}, kr_alpha);
-      dkr[3] = select(wet, V{}, p.kr * l * ds_n + kr_n);
+      dkr[3] = select(wet, V{}, p.kr * l * ds_n + rounded(kr_n));
       dkr[4] = select(wet, V{}, p.kr * log_sat);
       dkr[5] = select(wet, V{}, kr_entry);
     }

@@ -1,7 +1,8 @@
 // exp, expm1, log, log1p and pow for packs and for plain numbers.
 //
 // Packs: range reduction and polynomials after fdlibm (Sun Microsystems, 1993, the algorithms of Tang 1989, ACM TOMS
-// 15:144), evaluated with fused multiply-adds; errors stay below 2 units in the last place (tests/test_native.py).
+// 15:144), evaluated with fused multiply-adds, or tables where there is AVX-512 (vectables.h); errors stay below 2 units
+// in the last place.
 // Arguments: log of x > 0 (normal numbers), log1p of x >= 0; exp below its underflow limit gives 0 and above its
 // overflow limit infinity. Plain numbers use the compiler's library, so on the GPU these are CUDA's own functions.
 #pragma once
@@ -9,7 +10,7 @@
 #include <cmath>
 #include <limits>
 
-#include "pack.h"
+#include "vectables.h"
 
 namespace dgpde {
 inline namespace DGPDE_ISA {
@@ -137,6 +138,14 @@ DGPDE_HD PackF expm1_small(PackF x) { return expm1_reduced(x); }
 DGPDE_HD PackD power_of_two(PackL k) { return real_bits((k + 1023) << 52); }
 DGPDE_HD PackF power_of_two(PackI k) { return real_bits((k + 127) << 23); }
 
+// exp(x) where neither it nor anything on the way leaves the normal numbers.
+template <class V>
+DGPDE_HD V exp_within(V x) {
+  const auto reduced = exp_reduce(x);
+  const V two_k = power_of_two(reduced.k);
+  return two_k + two_k * expm1_reduced(reduced.r);
+}
+
 template <class V>
 struct ExpLimits;
 template <>
@@ -154,11 +163,7 @@ DGPDE_HD V exp_pack(V x) {
   const V lo = broadcast<V>(ExpLimits<V>::low), hi = broadcast<V>(ExpLimits<V>::high);
   const auto under = x < lo;
   const auto over = x > hi;
-  const V xc = select(under, lo, select(over, hi, x));
-  const auto reduced = exp_reduce(xc);
-  const V two_k = power_of_two(reduced.k);
-  V y = two_k + two_k * expm1_reduced(reduced.r);
-  y = select(under, V{}, y);
+  const V y = select(under, V{}, exp_within(select(under, lo, select(over, hi, x))));
   return select(over, broadcast<V>(std::numeric_limits<RealOf<V>>::infinity()), y);
 }
 template <class V>
@@ -176,9 +181,7 @@ DGPDE_HD V expm1_pack(V x) {
 template <class V>
 DGPDE_HD V exp_nonpositive_pack(V x) {
   const V lo = broadcast<V>(ExpLimits<V>::low);
-  const auto reduced = exp_reduce(select(x < lo, lo, x));
-  const V two_k = power_of_two(reduced.k);
-  return two_k + two_k * expm1_reduced(reduced.r);
+  return exp_within(select(x < lo, lo, x));
 }
 template <class V>
 DGPDE_HD V expm1_nonpositive_pack(V x) {
@@ -217,6 +220,7 @@ DGPDE_HD PackD vexpm1(PackD x) { return expm1_pack(x); }
 DGPDE_HD PackF vexpm1(PackF x) { return expm1_pack(x); }
 
 // log(x) + c for x > 0: x = 2^k (1 + f), 1 + f in [sqrt(1/2), sqrt(2)).
+#ifndef __AVX512F__
 DGPDE_HD PackD log_plus(PackD x, PackD c) {
   PackL hx = bits(x) + (0x3ff0000000000000LL - 0x3fe6a09e667f3bcdLL);
   PackL k = (hx >> 52) - 0x3ff;
@@ -232,6 +236,7 @@ DGPDE_HD PackD log_plus(PackD x, PackD c) {
   return (c + (s * (hfsq + (t1 + t2)) + kd * 1.90821492927058770002e-10)) - hfsq + f +
          kd * 6.93147180369123816490e-01;
 }
+#endif
 DGPDE_HD PackF log_plus(PackF x, PackF c) {
   PackI hx = bits(x) + (0x3f800000 - 0x3f3504f3);
   PackI k = (hx >> 23) - 0x7f;
@@ -270,6 +275,34 @@ DGPDE_HD PackD vlog1p_any(PackD x) { return log1p_pack(x); }
 DGPDE_HD PackF vlog1p_any(PackF x) { return log1p_pack(x); }
 
 #endif  // __CUDACC__
+
+// Whether log1p_unit (vectables.h) serves a type.
+template <class V>
+struct HasTables {
+#if defined(__AVX512F__) && !defined(__CUDACC__)
+  static constexpr bool value = std::is_same_v<V, PackD>;
+#else
+  static constexpr bool value = false;
+#endif
+};
+
+// What is made of q in [0, 1]: 1/(1 + q), q/(1 + q) and log(1 + q).
+template <class V>
+struct OnePlus {
+  V inverse, part, log;
+};
+template <class V>
+DGPDE_HD OnePlus<V> one_plus(V q) {
+  using R = RealOf<V>;
+  const V q1 = q + R(1);
+  if constexpr (HasTables<V>::value) {
+    const V inverse = R(1) / q1;
+    return {inverse, q * inverse, log1p_unit(q)};
+  } else {  // with a single division
+    const V q2 = q + R(2), inv = R(1) / (q1 * q2), inverse = q2 * inv;
+    return {inverse, q * inverse, twice_atanh(q * q1 * inv)};
+  }
+}
 
 // x^a for x > 0; its relative error grows with |a log x| as that of exp(a log x) does.
 template <class V>

@@ -52,6 +52,7 @@ def run_adjoint(
     wanted: set[str],
     replays: Iterable[Replay],
     walk: Walk | None = None,
+    native: NativeProblem | None = None,
 ) -> dict[str, Tensor]:
     """Gradients of the wanted inputs, each with the input's own shape.
 
@@ -62,6 +63,7 @@ def run_adjoint(
         wanted: names of the inputs whose gradients are asked for.
         replays: the segments with their histories, last first.
         walk: walks a segment in the backend's place, for whom its water carried something.
+        native: the problem of a run in one segment, where the forward run has left it.
 
     Raises:
         SolveError: a transposed solve did not meet options.linear_tolerance.
@@ -74,8 +76,7 @@ def run_adjoint(
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=device)
 
-    state = {name: zeros(nz, n) for name in ("carry_psi", "carry_theta", "sum_face", "sum_storage", "sum_k")}
-    state |= {"carry_ponding": zeros(n), "sum_soil": zeros(max(n_soil, 1), nz, n)}
+    state: dict[str, Tensor] = {}  # what one segment hands to the next
     gradients = {name: zeros(*inputs[name].shape) for name in wanted}
     if problem.roots and "omega_c" not in gradients:
         gradients["omega_c"] = zeros(n)
@@ -94,7 +95,13 @@ def run_adjoint(
 
     resume = False
     for segment, part, history in replays:
-        native = native_problem(module, segment_problem(problem, segment), part)
+        mine = native or native_problem(module, segment_problem(problem, segment), part)
+        if not state and segment.first > 0:
+            state = {
+                name: zeros(nz, n)
+                for name in ("carry_psi", "carry_theta", "sum_face", "sum_storage", "sum_k")
+            }
+            state |= {"carry_ponding": zeros(n), "sum_soil": zeros(max(n_soil, 1), nz, n)}
         io = module.ColumnCotangents()
         io.resume, io.first = resume, segment.first == 0
         rows = _segment_rows(problem, segment, device)
@@ -117,9 +124,9 @@ def run_adjoint(
                 strides = (value.stride(0), 0, 0) if name == "soil.table" else strides_tzn(name, value)
             io.set_gradient(group, slot, value.data_ptr(), *strides)
         if walk:
-            walk(segment, native, io, history)
+            walk(segment, mine, io, history)
         else:
-            backend.adjoint(native, io, history)
+            backend.adjoint(mine, io, history)
         del history  # before the next one is made
         resume = True
 

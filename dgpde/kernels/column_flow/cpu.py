@@ -13,7 +13,6 @@ from dgpde.kernels.column_flow.native import (
     Outputs,
     Segment,
     gather_segment,
-    native_problem,
     segment_outputs,
 )
 from dgpde.kernels.column_flow.problem import ColumnProblem
@@ -35,10 +34,9 @@ class CpuBackend:
         return chunks
 
     def forward(
-        self, problem: ColumnProblem, inputs: dict[str, Tensor], out: Outputs, segment: Segment, record: bool
+        self, native: NativeProblem, problem: ColumnProblem, out: Outputs, segment: Segment, record: bool
     ) -> Any:
         """Run one segment into ``out``; returns the history of accepted states when ``record``."""
-        native = native_problem(self.module, problem, inputs)
         part = segment_outputs(self.module, out, segment)
         history = self.module.ColumnHistory() if record else None
         self.module.column_forward(

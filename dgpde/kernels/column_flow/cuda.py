@@ -21,7 +21,6 @@ from dgpde.kernels.column_flow.native import (
     Segment,
     gather_segment,
     least_steps,
-    native_problem,
     segment_outputs,
 )
 from dgpde.kernels.column_flow.problem import ColumnProblem
@@ -53,10 +52,9 @@ class CudaBackend:
         return _table_window(self.module, table.numel() * table.element_size())
 
     def forward(
-        self, problem: ColumnProblem, inputs: dict[str, Tensor], out: Outputs, segment: Segment, record: bool
+        self, native: NativeProblem, problem: ColumnProblem, out: Outputs, segment: Segment, record: bool
     ) -> DeviceHistory | None:
         """Run one segment into ``out``; returns its history when ``record``."""
-        native = native_problem(self.module, problem, inputs)
         part = segment_outputs(self.module, out, segment)
         module, n, device = self.module, problem.n, native.device
         memory = module.thread_memory(problem.nz, native.single)

@@ -17,9 +17,11 @@ from dgpde.kernels.column_flow.cpu import CpuBackend
 from dgpde.kernels.column_flow.cuda import CudaBackend
 from dgpde.kernels.column_flow.native import (
     Backend,
+    NativeProblem,
     Outputs,
     Segment,
     allocate_outputs,
+    native_problem,
     relative_balance,
     segment_inputs,
     segment_problem,
@@ -112,6 +114,7 @@ class Trajectory:
         self.record = False
         self.report: Report
         self.histories: list[Any] = []
+        self.native: NativeProblem | None = None  # of a run in one segment that was recorded
         self.states: StateStore | None = None
 
     def _inputs(self, tensors: list[Tensor]) -> dict[str, Tensor]:
@@ -148,14 +151,23 @@ class Trajectory:
                 self.states.put(index, state)
             part = self._segment(inputs, cut, state)
             keep = self.record and whole
-            history = self.backend.forward(segment_problem(self.problem, cut), part, out, cut, keep)
+            native, history = self._forward(cut, part, out, keep)
             if keep:
+                self.native = native
                 self.histories.append(history)
         relative_balance(out.result.report)
         if self.problem.options.record_steps:
             out.result.report.step_sizes = self._step_sizes(inputs)
         self.report = out.result.report
         return out.result
+
+    def _forward(
+        self, cut: Segment, part: dict[str, Tensor], out: Outputs, record: bool
+    ) -> tuple[NativeProblem, Any]:
+        """Run one segment: its problem and, when ``record``, its history."""
+        problem = segment_problem(self.problem, cut)
+        native = native_problem(self.backend.module, problem, part)
+        return native, self.backend.forward(native, problem, out, cut, record)
 
     def keep(self, inputs: dict[str, Tensor]) -> None:
         """Run again, when nothing was recorded, and keep what the checkpoint policy says."""
@@ -174,11 +186,7 @@ class Trajectory:
         scratch = allocate_outputs(self.problem, inputs)
         for cut in self.cuts:
             part = self._segment(inputs, cut, state)
-            yield (
-                cut,
-                part,
-                self.backend.forward(segment_problem(self.problem, cut), part, scratch, cut, True),
-            )
+            yield cut, part, self._forward(cut, part, scratch, True)[1]
             state = _state_of(scratch)
 
     def replays(self, inputs: dict[str, Tensor], backwards: bool) -> Iterator[Replay]:
@@ -190,17 +198,12 @@ class Trajectory:
         for index in reversed(order) if backwards else order:
             cut = self.cuts[index]
             if self.states is None and self.histories:
-                start = self._start(inputs)
-                yield cut, self._segment(inputs, cut, start), self.histories[index]
+                yield cut, inputs, self.histories[index]
                 continue
             assert self.states is not None
             part = self._segment(inputs, cut, self.states.get(index))
             scratch = allocate_outputs(self.problem, inputs)
-            yield (
-                cut,
-                part,
-                self.backend.forward(segment_problem(self.problem, cut), part, scratch, cut, True),
-            )
+            yield cut, part, self._forward(cut, part, scratch, True)[1]
 
     def _start(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         psi0 = inputs["psi0"]
@@ -279,10 +282,10 @@ class ColumnFlow(torch.autograd.Function):
         """Gradients of the inputs that ask for one."""
         trajectory: Trajectory = ctx.trajectory
         tensors = ctx.saved_tensors
-        wanted = [i for i in range(len(tensors)) if ctx.needs_input_grad[1 + i]]
-        found = dict(
-            zip(wanted, ColumnAdjoint.apply(trajectory, tuple(wanted), *tensors, *cotangents), strict=True)
-        )
+        wanted = tuple(i for i in range(len(tensors)) if ctx.needs_input_grad[1 + i])
+        # a node of its own only where somebody could differentiate it (and be told that it cannot be)
+        adjoint = ColumnAdjoint.apply if torch.is_grad_enabled() else ColumnAdjoint.forward
+        found = dict(zip(wanted, adjoint(trajectory, wanted, *tensors, *cotangents), strict=True))
         # the trajectory itself has no gradient
         return (None, *(found.get(i) for i in range(len(tensors))))
 
@@ -310,6 +313,7 @@ class ColumnAdjoint(FirstOrderOnly):
             dict(zip(OUTPUTS, tensors[count:], strict=True)),
             set(names),
             trajectory.replays(inputs, backwards=True),
+            native=trajectory.native,
         )
         return tuple(gradients[name] for name in names)
 

@@ -144,9 +144,12 @@ class Backend(Protocol):
     name: str
 
     def forward(
-        self, problem: ColumnProblem, inputs: dict[str, Tensor], out: Outputs, segment: Segment, record: bool
+        self, native: NativeProblem, problem: ColumnProblem, out: Outputs, segment: Segment, record: bool
     ) -> Any:
-        """Run one segment into ``out``; returns the history of accepted states when ``record``."""
+        """Run one segment into ``out``; returns the history of accepted states when ``record``.
+
+        ``problem`` is that of the segment, from which ``native`` was made.
+        """
 
     def adjoint(self, native: NativeProblem, cotangents: Any, history: Any) -> None:
         """Walk one segment backwards."""
@@ -172,11 +175,15 @@ class Segment:
 
 def segment_problem(problem: ColumnProblem, segment: Segment) -> ColumnProblem:
     """The problem of a segment alone."""
+    if segment.first == 0 and segment.last == problem.intervals:
+        return problem
     return replace(problem, times=problem.times[segment.first : segment.last + 1])
 
 
 def segment_inputs(inputs: dict[str, Tensor], segment: Segment, problem: ColumnProblem) -> dict[str, Tensor]:
     """Inputs of a segment: series are cut to its intervals, everything else is shared."""
+    if segment.first == 0 and segment.last == problem.intervals:
+        return inputs
     return {
         name: value[segment.first : segment.last]
         if is_series(name) and value.shape[0] == problem.intervals
