@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from benchmarks.learning import data_efficiency, root_stress, soil_curves, stations, steady_profile, unsoda
+from benchmarks.learning import (
+    data_efficiency,
+    identifiability,
+    root_stress,
+    soil_curves,
+    stations,
+    steady_profile,
+    unsoda,
+)
 from benchmarks.learning.optimise import minimise
 from benchmarks.learning.record import spread
 from benchmarks.learning.report import with_results
@@ -80,6 +88,21 @@ def test_soil_curves_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spread(soil_curves.learn("films", "van Genuchten", range(2), evaluations=2).rows)
     plain = soil_curves.plain("films", 4, range(1), steps=100)
     assert all(math.isfinite(value) for value in plain[0].values())
+    for cached in (soil_curves.weather, soil_curves.truth):
+        cached.cache_clear()
+
+
+def test_identifiability_has_the_terms_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (soil_curves, identifiability):
+        monkeypatch.setattr(module, "TRAINED", 5)
+        monkeypatch.setattr(module, "CELLS", 30)
+    monkeypatch.setattr(soil_curves, "DAYS", 8)
+    monkeypatch.setattr(soil_curves, "FINE", 60)
+    for cached in (soil_curves.weather, soil_curves.truth):
+        cached.cache_clear()
+    observed = soil_curves.truth("films").sensors[1 : 5 * soil_curves.PARTS + 1, :, None]
+    terms = identifiability.terms(torch.cat([identifiability.draw_of(seed) for seed in range(2)]), observed)
+    assert all(value.shape == (2,) and bool((value > 0.0).all()) for value in terms.values())
     for cached in (soil_curves.weather, soil_curves.truth):
         cached.cache_clear()
 

@@ -106,6 +106,25 @@ def test_gradcheck_of_the_curves() -> None:
     assert torch.autograd.gradgradcheck(both, at)
 
 
+@pytest.mark.parametrize("route", ["fused", "torch", "baked"])
+def test_curves_give_ln_kr_where_kr_underflows(route: str) -> None:
+    net = network(features=1)
+    soil = dgpde.NeuralSoil(prior(), net, [torch.tensor([[0.3], [-0.6]], dtype=torch.float64)], route=route)
+    psi = -torch.logspace(-3, 2, 60, dtype=torch.float64)
+    theta, ln_kr = (curve.detach() for curve in soil.curves(psi))
+    expected = [curve.detach() for curve in soil.theta_kr(psi)]
+    # a table is within its error, the others within round-off of their own exp and log
+    slack = 1e-12 if route != "baked" else 2.0 * max(soil.table_error()[:2])
+    assert float((theta - expected[0]).abs().max()) <= slack
+    assert float((ln_kr - torch.log(expected[1])).abs().max()) <= slack * float(1.0 + ln_kr.abs().max())
+    far = torch.tensor([-1e200, 0.0, 2.0], dtype=torch.float64)
+    theta, ln_kr = soil.curves(far)
+    assert bool((ln_kr[:, 0] < -700.0).all()) and bool(torch.isfinite(ln_kr).all())
+    assert bool((ln_kr[:, 1:] == 0.0).all()) and bool((theta[:, 1:] == 0.41).all())
+    gradient = torch.autograd.grad(ln_kr.sum() + theta.sum(), list(net.parameters()))
+    assert all(bool(torch.isfinite(g).all()) for g in gradient)
+
+
 def test_the_capacity_is_the_slope() -> None:
     for route in ROUTES:
         soil = dgpde.NeuralSoil(prior(), network(4, 0, 0.5, 2), route=route)

@@ -19,8 +19,8 @@ to learn, the first two by the same number of evaluations from four starts, of w
 
 Errors of the curves are root mean squares over evenly spaced log10 of suction within the range that the sensors
 saw, and for each decade in full; that of the diffusivity K dpsi/dtheta is there because it is all that moisture
-tells where gravity is of no account. The weight of the penalty was compared with none on seeds 100 and 101, the
-prior and the number of units were not tuned.
+tells where gravity is of no account. Why K of the films is missed where it is driest: `identifiability`. The weight
+of the penalty was compared with none on seeds 100 and 101, the prior and the number of units were not tuned.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ from torch import Tensor
 from dgpde.kernels.node import is_tracked
 from dgpde.kernels.soil_relation.function import soil_relation
 from dgpde.kernels.soil_relation.module import WEIGHT, SoilFunction
-from dgpde.kernels.soil_relation.reference_network import FEATURES, Curves, curves, warped
+from dgpde.kernels.soil_relation.reference_network import FEATURES, Curves, curves, warped, warped_ln
 from dgpde.soil.base import Soil, Value
 from dgpde.soil.tabulated import check_range
 from dgpde.soil.van_genuchten import VanGenuchten
@@ -312,6 +312,15 @@ class NeuralSoil(Soil):
         return curves(
             values, u.expand(cells[0].shape[0], -1), [cell[:, None] for cell in cells[len(PRIOR) :]]
         )
+
+    def curves(self, psi: Tensor) -> tuple[Tensor, Tensor]:
+        """theta [-] and ln kr at ``psi`` [m], by PyTorch whatever the route; ln kr where kr itself underflows.
+
+        psi broadcasts with the prior's parameters and the features; differentiable in all of them and the weights.
+        """
+        values = {name: self._get(name).to(psi) for name in PRIOR}
+        values["weights"] = self.network.weights().to(psi)
+        return warped_ln(values, psi, [feature.to(psi) for feature in self._features()])
 
     def table_error(self) -> TableError:
         """How far the table's curves are from the network's, half-way between knots and at the first one.

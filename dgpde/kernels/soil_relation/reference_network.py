@@ -75,12 +75,18 @@ def curves(p: Parameters, u: Tensor, features: list[Tensor]) -> Curves:
     return Curves(theta, theta_slope, ln_kr, ln_kr_slope)
 
 
-def warped(p: Parameters, psi: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """theta and kr at psi [m], with any number of features; ``p`` as for :func:`curves`."""
+def warped_ln(p: Parameters, psi: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """theta and ln kr at psi [m], with any number of features; ``p`` as for :func:`curves`."""
     dry, h = split(psi)
     found = curves(p, torch.log(h), features)
     theta = torch.where(dry, found.theta, p["theta_s"])
-    return theta, torch.where(dry, torch.exp(found.ln_kr), torch.ones_like(theta))
+    return theta, torch.where(dry, found.ln_kr, torch.zeros_like(theta))
+
+
+def warped(p: Parameters, psi: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """theta and kr likewise."""
+    theta, ln_kr = warped_ln(p, psi, features)
+    return theta, torch.exp(ln_kr)
 
 
 def network(p: Parameters, psi: Tensor, variant: int = 0) -> tuple[Tensor, Tensor]:
