@@ -136,7 +136,7 @@ def set_up_field_transport(setup: TransportSetup) -> tuple[TransportRun, Values]
     reaction = None
     if words.reaction is not None:
         reaction, mine = point_rate(setup, geometry)
-        theta = flow.theta[0].reshape(shape) if isinstance(flow, Solution) else water["theta"]
+        theta = water["theta"] if isinstance(flow, SteadyFlow) else flow.theta_at_saturation().reshape(shape)
         reaction.check(inputs["c0"].detach(), theta.detach(), {k: v.detach() for k, v in mine.items()})
         names.append(tuple(mine))
         inputs |= {f"{len(species)}.{name}": value for name, value in mine.items()}
