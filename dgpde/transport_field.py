@@ -345,6 +345,10 @@ def _column_ride(setup: TransportSetup) -> ColumnRide:
     """The steps of a run of the column engine, on which solutes that a reaction joins ride."""
     flow = setup.flow
     assert isinstance(flow, Solution)
+    if setup.frame.device.type != "cpu":
+        raise ValueError(
+            "flow is a run of columns on a GPU; a reaction rides on those of the CPU: move its tensors with .cpu()"
+        )
     if bool((flow.status != 0).any()):
         raise ValueError(
             "flow has columns that failed; a reaction needs a run of which all columns came to their end"
