@@ -136,7 +136,7 @@ def set_up_field_transport(setup: TransportSetup) -> tuple[TransportRun, Values]
     reaction = None
     if words.reaction is not None:
         reaction, mine = point_rate(setup, geometry)
-        theta = flow.theta[0].reshape(shape) if isinstance(flow, Solution) else water["theta"]
+        theta = water["theta"] if isinstance(flow, SteadyFlow) else flow.theta_at_saturation().reshape(shape)
         reaction.check(inputs["c0"].detach(), theta.detach(), {k: v.detach() for k, v in mine.items()})
         names.append(tuple(mine))
         inputs |= {f"{len(species)}.{name}": value for name, value in mine.items()}
@@ -345,6 +345,10 @@ def _column_ride(setup: TransportSetup) -> ColumnRide:
     """The steps of a run of the column engine, on which solutes that a reaction joins ride."""
     flow = setup.flow
     assert isinstance(flow, Solution)
+    if setup.frame.device.type != "cpu":
+        raise ValueError(
+            "flow is a run of columns on a GPU; a reaction rides on those of the CPU: move its tensors with .cpu()"
+        )
     if bool((flow.status != 0).any()):
         raise ValueError(
             "flow has columns that failed; a reaction needs a run of which all columns came to their end"
