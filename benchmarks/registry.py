@@ -95,7 +95,7 @@ CASES = {
             title="The same columns as one batch and as batches of 1,000, in turns",
             module="celia",
             function="cuts",
-            repeats={"cpu": {10_000: 7, 100_000: 3}},
+            repeats={"cpu": {10_000: 5, 100_000: 2}},
         ),
         Case(
             name="weather",
