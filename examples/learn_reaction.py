@@ -1,14 +1,17 @@
 """Learn how fast something is used up, as a function of its concentration, from what leaves columns of soil.
 
 A substrate is fed to four columns at different strengths for four days, then two of clean water. There it is used up
-by Monod's kinetics (1949), of which the model knows nothing. Concentrations are measured at the outlet every three hours
-and along the columns at the end of the feed, with noise. Three steps:
+by Monod's kinetics (1949), of which the model knows nothing. Concentrations are measured at the outlet every three
+hours and along the columns at the end of the feed, with noise. Three steps:
 
 1. calibrate first-order decay (one number), the physics that one would try;
 2. put a network where the rate law is unknown: rate = -theta c exp(net(c)), small, trained through the transport;
 3. compare both laws with the truth, where the columns have been and beyond.
 
-Run it with `python examples/learn_reaction.py`; it takes a few minutes and needs no data. Figures go to
+Over five seeds of noise and weights the network's law is 1.4 to 3.5 % off (root mean square between 0.02 and 1 kg/m3),
+that of first order 56 %; the network fits to the noise, first order to five times that.
+
+Run it with `python examples/learn_reaction.py`; it takes a minute a seed and needs no data. Figures go to
 `out/learn_reaction/`. `--seeds`, `--days` and `--iterations` make it smaller.
 """
 
