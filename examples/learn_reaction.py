@@ -11,7 +11,7 @@ hours and along the columns at the end of the feed, with noise. Three steps:
 Over five seeds of noise and weights the network's law is 1.4 to 3.5 % off (root mean square between 0.02 and 1 kg/m3),
 that of first order 56 %; the network fits to the noise, first order to five times that.
 
-Run it with `python examples/learn_reaction.py`; it takes a few minutes and needs no data. Figures go to
+Run it with `python examples/learn_reaction.py`; it takes a minute a seed and needs no data. Figures go to
 `out/learn_reaction/`. `--seeds`, `--days` and `--iterations` make it smaller.
 """
 

@@ -51,7 +51,7 @@ struct ResponsePlace {
       __m512d two[4];
       for (int i = 0; i < 4; ++i) {
         const __m256d lower = _mm256_loadu_pd(base + first(v, lanes, 2 * i));
-        two[i] = _mm512_maskz_insertf64x4(0xff, _mm512_zextpd256_pd512(lower),
+        two[i] = _mm512_maskz_insertf64x4(0xff, _mm512_castpd256_pd512(lower),
                                           _mm256_loadu_pd(base + first(v, lanes, 2 * i + 1)), 1);
       }
       const PackL here = {0, 4, 8, 12, 1, 5, 9, 13}, next = {2, 6, 10, 14, 3, 7, 11, 15};

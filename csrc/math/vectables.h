@@ -1,7 +1,7 @@
 // exp, log and log1p of packs of doubles by tables of 16 numbers, which AVX-512 looks up in two registers. The argument
 // comes so close to a number of the table that short polynomials do, and no division is needed: half the dependent
 // operations of the forms in vecmath.h (tables in place of long polynomials: Tang 1989, ACM TOMS 15:144; 1990, 16:378).
-// Errors stay below 2 units in the last place.
+// Errors are at most 2.04 units in the last place.
 #pragma once
 
 #include "pack.h"
