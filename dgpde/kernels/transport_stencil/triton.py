@@ -33,6 +33,7 @@ class TritonEngine:
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry, self.solver = geometry, TritonBackend("V")
+        self.solved: StencilMatrix | None = None  # whose hierarchies the solver holds
         sample = geometry.widths[0]
         self.spare = sample.new_zeros(1)
         self.half = tuple((0.5 * width).contiguous() for width in geometry.widths)
@@ -195,7 +196,9 @@ class TritonNetwork:
         assert self._matrix is not None
         solver = self.engine.solver
         extra = (self._transposed if transposed else self._plain) if self.geometry.wide else None
-        solver.setup(self._matrix, reuse=False, extra=extra)
+        # in steady water the matrix of a linear solute is the same one in every step
+        solver.setup(self._matrix, reuse=self.engine.solved is self._matrix, extra=extra)
+        self.engine.solved = self._matrix
         x, iterations, residual, reason = solver.solve(rhs, guess, tolerance, MAX_ITERATIONS, transposed)
         return Solved(x, iterations, residual, reason == "")
 
