@@ -76,6 +76,13 @@ class SoilRun {
     for (int64_t b = 0; b < c_.batch; ++b) {
       const int64_t row = b * c_.cells;
       const V psi = lanes.load(c_.psi, row, 1);
+      const V grad_theta = c_.grad_theta ? lanes.load(c_.grad_theta, row, 1) : V{};
+      const V grad_kr = c_.grad_kr ? lanes.load(c_.grad_kr, row, 1) : V{};
+      // a loss of the last output time, say, asks nothing of the others; a psi that is not a number is still passed on
+      if (reverse_ && all(mask_and(psi == psi, mask_and(grad_theta == V{}, grad_kr == V{})))) {
+        lanes.store(c_.grad_psi, row, V{});
+        continue;
+      }
       SoilPoint<V> p;
       V dtheta[kMaxRaw] = {}, dkr[kMaxRaw] = {};
       if (partials_)
@@ -92,8 +99,6 @@ class SoilRun {
         lanes.store(c_.partial_kr, offset, dkr[i]);
       }
       if (reverse_) {
-        const V grad_theta = c_.grad_theta ? lanes.load(c_.grad_theta, row, 1) : V{};
-        const V grad_kr = c_.grad_kr ? lanes.load(c_.grad_kr, row, 1) : V{};
         lanes.store(c_.grad_psi, row, grad_theta * p.capacity + grad_kr * p.dkr);
         V grad[kMaxRaw];
         for (int i = 0; i < n_raw_; ++i) grad[i] = grad_theta * dtheta[i] + grad_kr * dkr[i];

@@ -43,6 +43,7 @@ class ColumnAdjoint : ColumnReplay<V> {
     this->use_soil(in.grad.soil);
     weighs = in.grad.weights.data != nullptr;
     elastic |= in.grad.specific_storage.data != nullptr;
+    simple = !p.roots && !elastic && !weighs && !this->tabulated() && !in.grad.source.data;
   }
 
   enum Seed { kSeedElastic, kSeedTaken, kSeedSource, kSeedBefore, kSeeds };
@@ -56,7 +57,7 @@ class ColumnAdjoint : ColumnReplay<V> {
   template <class History, class Seeds>
   DGPDE_HD void run(History& history, const Seeds& water, V* memory) {
     seeds = memory;
-    if constexpr (Seeds::kThere) elastic |= water.elastic();
+    if constexpr (Seeds::kThere) elastic |= water.elastic(), simple = false;
     begin(history);
     while (any(active)) {
       this->load_step(history, row);
@@ -65,9 +66,10 @@ class ColumnAdjoint : ColumnReplay<V> {
         seed_bottom =
             seed_bottom + water.load(row, active, memory, [&](int64_t k) -> V& { return c.carry_theta(k); });
       differentiate_ends();
-      eliminate_up();
+      const bool bare = kBares && simple && !heads && all(active);
+      bare ? eliminate_up<kBares>() : eliminate_up<false>();
       verify();
-      accumulate_down();
+      bare ? accumulate_down<kBares>() : accumulate_down<false>();
       for (int lane = 0; lane < W; ++lane) {
         if (row[lane] > 1)
           --row[lane];
@@ -81,6 +83,10 @@ class ColumnAdjoint : ColumnReplay<V> {
  private:
   const ColumnCotangents& in;
   R* const table_grad;
+  // Steps of a pack in which all lanes move, nothing is observed, and no cell has roots, storage or a source asked for,
+  // have sweeps of their own: a quarter of the general ones' instructions ask for these. A GPU thread has one pair.
+  static constexpr bool kBares = W > 1;
+  bool simple = false;                               // but for what changes from step to step
   bool weighs = false;                               // whether the gradient of a network's weights is asked for
   V weight_sum[kKeepsWeights<V> ? kMaxWeights : 1];  // of each column; a GPU thread adds to memory
   int64_t row[W];
@@ -167,8 +173,10 @@ class ColumnAdjoint : ColumnReplay<V> {
   }
 
   // Right-hand side of row k without the boundaries.
+  template <bool kBare = false>
   DGPDE_HD V own_load(int64_t k) const {
-    V load = c.capacity(k) * c.carry_theta(k);
+    V load = rounded(c.capacity(k) * c.carry_theta(k));
+    if constexpr (kBare) return load;
     if (heads) load = load + c.carry_psi(k);
     if (seeds && elastic) {
       const V stored = c.theta(k) + c.capacity(k) * (c.psi(k) - c.psi_old(k));  // d(theta dpsi)/dpsi
@@ -184,18 +192,19 @@ class ColumnAdjoint : ColumnReplay<V> {
   };
 
   // Row k of J^T lambda = g couples to k-1 by dF_{k-1}/dpsi_k and to k+1 by dF_{k+1}/dpsi_k.
+  template <bool kBare>
   DGPDE_HD void eliminate_up() {
     const int64_t last = p.nz - 1;
     Elimination e;
-    V before{}, diag = this->own_diagonal(0) - bottom_slope, load = own_load(0) + bottom_load;
+    V before{}, diag = this->template own_diagonal<kBare>(0) - bottom_slope, load = own_load<kBare>(0) + bottom_load;
     doubtful = Mask<V>{};
     for (int64_t k = 0; k < last; ++k) {
       const Face f = this->face_above(k);
-      eliminate(k, before, diag + f.q_a, -f.q_a, load, e);
-      before = f.q_b, diag = this->own_diagonal(k + 1) - f.q_b, load = own_load(k + 1);
+      eliminate<kBare>(k, before, diag + f.q_a, -f.q_a, load, e);
+      before = f.q_b, diag = this->template own_diagonal<kBare>(k + 1) - f.q_b, load = own_load<kBare>(k + 1);
     }
-    eliminate(last, before, diag - top_slope, V{}, load + top_load, e);
-    if (p.roots) {
+    eliminate<kBare>(last, before, diag - top_slope, V{}, load + top_load, e);
+    if (!kBare && p.roots) {
       V taken = seed_uptake * omega;
       if (seeds)
         for (int64_t k = 0; k <= last; ++k) taken = taken + seed(k, kSeedTaken) * c.root(k) * c.stress(k);
@@ -203,6 +212,7 @@ class ColumnAdjoint : ColumnReplay<V> {
     }
   }
 
+  template <bool kBare>
   DGPDE_HD void eliminate(int64_t k, V before, V diag, V next, V load, Elimination& e) {
     const V fill = before * e.next * e.inv;  // in this order nothing but a division waits for the row before
     doubtful = mask_or(doubtful, vabs(fill) > R(kMostFill) * vabs(diag));
@@ -211,7 +221,7 @@ class ColumnAdjoint : ColumnReplay<V> {
     const V elim = next * inv;
     e.next = next, e.inv = inv;
     c.rhs(k) = e.rhs, c.elim(k) = elim;
-    if (p.roots) {
+    if (!kBare && p.roots) {
       // coefficient of mu in this row, coefficient of lambda_k in the row of mu
       const V along = -c.root(k) * c.stress_psi(k), coefficient = c.root(k) * c.stress(k) * omega_slope + e.carry;
       e.border = (along - before * e.border) * inv;
@@ -222,9 +232,10 @@ class ColumnAdjoint : ColumnReplay<V> {
     }
   }
 
+  template <bool kBare = false>
   DGPDE_HD V substitute(int64_t k, V lambda_above) const {
     const V lambda = c.rhs(k) - c.elim(k) * lambda_above;
-    return p.roots ? lambda - c.border(k) * mu : lambda;
+    return !kBare && p.roots ? lambda - c.border(k) * mu : lambda;
   }
 
   // Elimination without pivoting solves a system that differs from the given one by round-off of |L||U|: on the
@@ -265,38 +276,47 @@ class ColumnAdjoint : ColumnReplay<V> {
     check(residual, size);
   }
 
+  template <bool kBare>
   DGPDE_HD void accumulate_down() {
     const int64_t last = p.nz - 1;
     V sum_t{}, sum_h[4] = {};
-    V lambda = substitute(last, V{});
+    V lambda = substitute<kBare>(last, V{});
     V gkr = boundary_gradients(last, top, top_d, top_soil, lambda + seed_top, seed_ponding, seed_runoff, kTopSlots,
                                in.grad.top);
-    forcing_gradients(last, lambda, sum_t, sum_h);
+    forcing_gradients<kBare>(last, lambda, sum_t, sum_h);
     for (int64_t k = last - 1; k >= 0; --k) {
       const V lambda_above = lambda;
-      lambda = substitute(k, lambda);
+      lambda = substitute<kBare>(k, lambda);
       const Face f = this->face_above(k);
-      const V phi = select(active, lambda_above - lambda, V{});
+      const V phi = moving<kBare>(lambda_above - lambda);
       c.sum_face(k) = c.sum_face(k) - phi * f.kf * f.fall;
-      finish_cell(k + 1, lambda_above, gkr + phi * f.q_krb);
+      finish_cell<kBare>(k + 1, lambda_above, gkr + phi * f.q_krb);
       gkr = phi * f.q_kra;
-      forcing_gradients(k, lambda, sum_t, sum_h);
+      forcing_gradients<kBare>(k, lambda, sum_t, sum_h);
     }
     gkr = gkr + boundary_gradients(0, bottom, bottom_d, bottom_soil, lambda + seed_bottom, V{}, V{}, kBottomSlots,
                                    in.grad.bottom);
-    finish_cell(0, lambda, gkr);
+    finish_cell<kBare>(0, lambda, gkr);
     // what is not a number spreads downwards
     worst = select(mask_and(active, mask_not(finite(lambda))), broadcast<V>(1), worst);
     heads = elastic || !all(active);
     carry_ponding = select(active, ponding_from_top, carry_ponding);
-    if (p.roots) {
+    if (!kBare && p.roots) {
       add_series(in.grad.transpiration, sum_t);
       for (int i = 0; i < 4; ++i) add_series(in.grad.feddes[i], sum_h[i]);  // none of a table
     }
   }
 
+  // x in the lanes that move, 0 in the others.
+  template <bool kBare>
+  DGPDE_HD V moving(V x) const {
+    return kBare ? x : select(active, x, V{});
+  }
+
   // Cotangents of the forcing that acts on cell k.
+  template <bool kBare>
   DGPDE_HD void forcing_gradients(int64_t k, V lambda, V& sum_t, V* sum_h) {
+    if constexpr (kBare) return;
     if (p.roots) root_gradients(k, lambda, sum_t, sum_h);
     if (in.grad.source.data)
       add_cell_series(in.grad.source, k,
@@ -315,59 +335,71 @@ class ColumnAdjoint : ColumnReplay<V> {
   }
 
   // Everything that cell k's own terms give once lambda_k and the cotangent of kr_k are known.
+  template <bool kBare>
   DGPDE_HD void finish_cell(int64_t k, V lambda, V gkr) {
-    const V zero{};
     const V rate = lambda * inv_dt;
     V filled = broadcast<V>(p.dz[k]), carry_psi{}, from_seeds{};  // filled: dF/dtheta dt
-    if (elastic) {
+    if (!kBare && elastic) {
       const V dpsi = c.psi(k) - c.psi_old(k), theta = c.theta(k), s = c.storage(k);
       const V of_stored = seed(k, kSeedElastic) * inv_dt, stored = rate - of_stored;
       from_seeds = of_stored * s * dpsi;
       filled = filled + s * dpsi;
       carry_psi = stored * s * theta;
-      c.sum_storage(k) = c.sum_storage(k) - select(active, stored * theta * dpsi, zero);
+      c.sum_storage(k) = c.sum_storage(k) - moving<kBare>(stored * theta * dpsi);
     }
-    const V gtheta = select(active, c.carry_theta(k) - rate * filled + from_seeds, zero);
-    gkr = select(active, gkr, zero);
-    add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), gtheta, gkr);
-    add_weights(k, V(c.psi(k)), V(c.capacity(k)), V(c.dkr(k)), gtheta, gkr);
-    const V carry_theta = rate * static_cast<R>(p.dz[k]) + seed(k, kSeedBefore);
-    c.carry_theta(k) = select(active, carry_theta, V(c.carry_theta(k)));
-    if (heads) c.carry_psi(k) = select(active, carry_psi, V(c.carry_psi(k)));
+    const V gtheta = moving<kBare>(c.carry_theta(k) - rate * filled + from_seeds);
+    gkr = moving<kBare>(gkr);
+    if constexpr (kBare) {
+      add_parameters(k, c.dtheta_at(k), c.dkr_at(k), gtheta, gkr);
+      c.carry_theta(k) = rounded(rate) * static_cast<R>(p.dz[k]);  // not the product above, which is fused there
+    } else {
+      add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), gtheta, gkr);
+      add_weights(k, V(c.psi(k)), V(c.capacity(k)), V(c.dkr(k)), gtheta, gkr);
+      const V carry_theta = rate * static_cast<R>(p.dz[k]) + seed(k, kSeedBefore);
+      c.carry_theta(k) = select(active, carry_theta, V(c.carry_theta(k)));
+      if (heads) c.carry_psi(k) = select(active, carry_psi, V(c.carry_psi(k)));
+    }
   }
 
   // Cotangents through one boundary face; returns the cotangent of the cell's kr.
   DGPDE_HD V boundary_gradients(int64_t k, const BoundaryFace<V>& face, const BoundaryPartials<V>& d,
                                 const BoundarySoil<V>& at_face, V flux, V pond, V run, int slots,
                                 const MutableView* values) {
-    V g[kBoundaryInputs];
-    for (int i = 0; i < kBoundaryInputs; ++i)
-      g[i] = select(active, flux * d.q[i] + pond * d.ponding[i] + run * d.runoff[i], V{});
-    c.sum_k(k) = c.sum_k(k) + g[kInTransmissivity] / face.half;
+    // one by one: few boundaries have all of them
+    const auto gradient = [&](int i) {
+      return select(active, flux * d.q[i] + pond * d.ponding[i] + run * d.runoff[i], V{});
+    };
+    c.sum_k(k) = c.sum_k(k) + gradient(kInTransmissivity) / face.half;
+    const int head = face.kind == Boundary::head ? kInValue0 : kInValue2;  // the value that sets kr_b
+    V through_kr{};
     if (at_face.used) {
       V psi_b{};
       boundary_head(face, psi_b);
       const auto dkr_p = at_face.list();
-      add_soil(k, psi_b, dkr_p, dkr_p, V{}, g[kInKrB]);
-      add_weights(k, psi_b, V{}, at_face.dkr, V{}, g[kInKrB]);
-      const int head = face.kind == Boundary::head ? kInValue0 : kInValue2;
-      g[head] = g[head] + g[kInKrB] * at_face.dkr;
+      const V gkr = gradient(kInKrB);
+      add_soil(k, psi_b, dkr_p, dkr_p, V{}, gkr);
+      add_weights(k, psi_b, V{}, at_face.dkr, V{}, gkr);
+      through_kr = gkr * at_face.dkr;
     }
-    for (int i = 0; i < slots; ++i) add_series(values[i], g[kInValue0 + i]);
+    for (int i = 0; i < slots; ++i)
+      if (values[i].data) add_series(values[i], gradient(kInValue0 + i) + (kInValue0 + i == head ? through_kr : V{}));
     if (face.kind == Boundary::atmosphere && in.grad.response[kEvaporation].data)
-      pull_response<V>(p, kEvaporation, lanes, active, V(c.psi(k)), g[kInShare], in.grad.response[kEvaporation]);
-    if (k == p.nz - 1 && &face == &top) ponding_from_top = g[kInPonding];
-    return g[kInKr];
+      pull_response<V>(p, kEvaporation, lanes, active, V(c.psi(k)), gradient(kInShare),
+                       in.grad.response[kEvaporation]);
+    if (k == p.nz - 1 && &face == &top) ponding_from_top = gradient(kInPonding);
+    return gradient(kInKr);
+  }
+
+  template <class A>
+  DGPDE_HD void add_parameters(int64_t k, const A& dtheta, const A& dkr, V gtheta, V gkr) {
+    const Strided<V> sum = c.sum_at(k);
+    for (int i = 0; i < n_soil; ++i) sum[i] = sum[i] + gtheta * dtheta[i] + gkr * dkr[i];
   }
 
   // Cotangents of theta and kr at head psi of cell k, passed on to the soil's parameters.
   template <class A>
   DGPDE_HD void add_soil(int64_t k, V psi, const A& dtheta, const A& dkr, V gtheta, V gkr) {
-    if (!this->tabulated()) {
-      const Strided<V> sum = c.sum_at(k);
-      for (int i = 0; i < n_soil; ++i) sum[i] = sum[i] + gtheta * dtheta[i] + gkr * dkr[i];
-      return;
-    }
+    if (!this->tabulated()) return add_parameters(k, dtheta, dkr, gtheta, gkr);
     if (!in.grad.soil[0].data) return;
     // Many columns and steps add to one number, in an order that depends on the segments of the run. The sum is kept
     // to twice the precision (Knuth's two-sum), so that it rounds to the same bits in any order.

@@ -16,7 +16,7 @@ inline namespace DGPDE_ISA {
   VALUE(theta) VALUE(capacity) VALUE(kr) VALUE(dkr)                                                     \
   VALUE(elim) VALUE(rhs) VALUE(border)                                                                  \
   VALUE(carry_theta) VALUE(carry_psi) /* adjoint: from the step after; tangent: of the state before */  \
-  VALUE(face) VALUE(storage) VALUE(root) VALUE(source) VALUE(stress) VALUE(stress_psi)                  \
+  VALUE(face) VALUE(rise) VALUE(storage) VALUE(root) VALUE(source) VALUE(stress) VALUE(stress_psi)      \
   VALUE(sum_face) VALUE(sum_storage) VALUE(sum_k) /* adjoint: gradients summed over the steps */
 // clang-format on
 #define DGPDE_REPLAY_INDEX(name) replay_##name,
@@ -122,9 +122,12 @@ class ColumnReplay {
   BoundaryFace<V> top, bottom;
   BoundarySoil<V> top_soil, bottom_soil;
   int64_t interval[W];
-  const bool alone;      // whether a single column has the pack to itself
-  int64_t waiting = -1;  // a cell that waits for a second one to be evaluated with
+  double length[W];  // of the step [s]
+  const bool alone;  // whether a single column has the pack to itself
   struct None {};
+  static constexpr int kQueue = 32;
+  std::conditional_t<(W > 1), int64_t[kQueue], None> queue;  // cells that wait to be evaluated
+  int queued = 0;
   std::conditional_t<(W > 1), ScatteredSoils<V>, None> scattered;  // lanes that wait to be evaluated
   bool fresh = true;                                               // no forcing loaded yet
   bool elastic = false;                                            // whether any cell has specific storage
@@ -145,6 +148,7 @@ class ColumnReplay {
     if (p.roots) omega_c = load<V>(p.in.omega_c, 0, 0, lanes);
     for (int64_t k = 0; k < p.nz; ++k) {
       c.stress(k) = c.stress_psi(k) = V{};
+      if (k + 1 < p.nz) c.rise(k) = broadcast<V>(static_cast<R>(p.gravity * 0.5 * (p.dz[k] + p.dz[k + 1])));
       elastic |= any(V(c.storage(k)) != V{});
       c.psi(k) = broadcast<V>(std::numeric_limits<R>::quiet_NaN());  // nowhere evaluated
     }
@@ -194,17 +198,23 @@ class ColumnReplay {
   // Loads the rows that each lane has come to: the state at the end of its step and the one before.
   template <class History>
   DGPDE_HD void load_step(History& history, const int64_t* row) {
+    bool same = !fresh;  // steps and intervals as in the step walked before
     int64_t now[W];
     for (int lane = 0; lane < W; ++lane) {
       const auto step = history.step(row[lane], lane);
       now[lane] = step.interval;
-      const double length = p.times[step.interval + 1] - p.times[step.interval];
-      put(dt, lane, static_cast<R>(step.dt));
-      put(inv_dt, lane, static_cast<R>(1.0 / step.dt));
-      put(weight, lane, static_cast<R>(step.dt / length));
+      same = same && interval[lane] == step.interval && length[lane] == step.dt;
+      length[lane] = step.dt;
       put(ponding_old, lane, history.ponding(row[lane] - 1, lane));
     }
-    enter(now);
+    if (!same) {
+      for (int lane = 0; lane < W; ++lane) {
+        put(dt, lane, static_cast<R>(length[lane]));
+        put(inv_dt, lane, static_cast<R>(1.0 / length[lane]));
+        put(weight, lane, static_cast<R>(length[lane] / (p.times[now[lane] + 1] - p.times[now[lane]])));
+      }
+      enter(now);
+    }
     history.load(row, 0, [&](int64_t k, V psi) { arrive(k, psi); });
     evaluate_waiting();
     if (elastic) history.load(row, -1, [&](int64_t k, V psi) { c.psi_old(k) = psi; });
@@ -239,25 +249,32 @@ class ColumnReplay {
       evaluate(k);
     } else {
       const unsigned lanes_moved = alone ? 1u : lane_bits(moved);
-      if (alone || 8 * __builtin_popcount(lanes_moved) <= 3 * W) {
+      if (alone || 4 * __builtin_popcount(lanes_moved) <= W) {
         for (unsigned left = lanes_moved; left != 0; left &= left - 1) {
           scattered.add(c, k, __builtin_ctz(left), n_derived);
           if (scattered.count == scattered.kPlaces) evaluate_scattered();
         }
-      } else if (waiting < 0) {
-        waiting = k;
       } else {
-        evaluate(waiting, k);
-        waiting = -1;
+        queue[queued++] = k;
+        if (queued == kQueue) evaluate_queue();
       }
     }
   }
   DGPDE_HD void evaluate_waiting() {
     if constexpr (W > 1) {
-      if (waiting >= 0) evaluate(waiting);
-      waiting = -1;
+      evaluate_queue();
       if (scattered.count > 0) evaluate_scattered();
     }
+  }
+  // Many at once: the evaluation of a pair begins while the one before it ends, as nothing is decided between them.
+  DGPDE_BY_REFERENCE void evaluate_queue() {
+    const int pairs = queued / 2;
+    if (pairs > 0)
+      with_relation(soil.kind, [&](auto relation) {
+        for (int i = 0; i < 2 * pairs; i += 2) evaluate<decltype(relation)>(queue[i], queue[i + 1]);
+      });
+    if (2 * pairs < queued) evaluate(queue[2 * pairs]);
+    queued = 0;
   }
   DGPDE_HD void evaluate(int64_t k) {
     SoilPoint<V> s;
@@ -271,15 +288,16 @@ class ColumnReplay {
     }
     c.keep(k, s);
   }
+  template <class Relation>
   DGPDE_HD void evaluate(int64_t i, int64_t k) {
     const PairPoint<V> s{c, i, k};
     const DuoView<Strided<V>> d{c.soil_at(i), c.soil_at(k)};
     const Duo<V> psi{c.psi(i), c.psi(k)};
     if (n_soil == 0) {
-      soil_pair<false>(soil, d, psi, s, static_cast<Duo<V>*>(nullptr), static_cast<Duo<V>*>(nullptr));
+      soil_pair_of<Relation, false>(soil, d, psi, s, static_cast<Duo<V>*>(nullptr), static_cast<Duo<V>*>(nullptr));
     } else {
-      soil_pair<true>(soil, d, psi, s, PairPartials<V>{&c.dtheta_at(i)[0], &c.dtheta_at(k)[0], place},
-                      PairPartials<V>{&c.dkr_at(i)[0], &c.dkr_at(k)[0], place});
+      soil_pair_of<Relation, true>(soil, d, psi, s, PairPartials<V>{&c.dtheta_at(i)[0], &c.dtheta_at(k)[0], place},
+                                   PairPartials<V>{&c.dkr_at(i)[0], &c.dkr_at(k)[0], place});
     }
   }
   DGPDE_BY_REFERENCE void evaluate_scattered() {
@@ -294,11 +312,11 @@ class ColumnReplay {
           const int64_t k = from.cell[half * W + j];
           const int lane = from.lane[half * W + j];
           const auto give = [&](V& to, const Duo<V>& x) {
-            const R value = half == 0 ? x.a[j] : x.b[j];
+            const R value = reinterpret_cast<const R*>(half == 0 ? &x.a : &x.b)[j];
             if (alone)
               to = broadcast<V>(value);
             else
-              to[lane] = value;
+              reinterpret_cast<R*>(&to)[lane] = value;
           };
           give(c.theta(k), s.theta), give(c.kr(k), s.kr), give(c.capacity(k), s.capacity), give(c.dkr(k), s.dkr);
           const Strided<V> t = c.dtheta_at(k), r = c.dkr_at(k);
@@ -309,8 +327,10 @@ class ColumnReplay {
   }
 
   // Diagonal of row k without its faces: storage and uptake.
+  template <bool kBare = false>
   DGPDE_HD V own_diagonal(int64_t k) const {
-    V diag = static_cast<R>(p.dz[k]) * inv_dt * c.capacity(k);
+    V diag = rounded(static_cast<R>(p.dz[k]) * inv_dt * c.capacity(k));
+    if constexpr (kBare) return diag;
     if (elastic) diag = diag + c.storage(k) * inv_dt * (c.capacity(k) * (c.psi(k) - c.psi_old(k)) + c.theta(k));
     return p.roots ? diag + c.root(k) * c.stress_psi(k) * root_rate : diag;
   }
@@ -321,15 +341,15 @@ class ColumnReplay {
   DGPDE_HD Face face_above(int64_t a) const {
     const int64_t b = a + 1;
     Face f;
-    const R d = static_cast<R>(p.gravity * 0.5 * (p.dz[a] + p.dz[b]));
-    f.fall = c.psi(b) - c.psi(a) + d;
+    f.fall = c.psi(b) - c.psi(a) + c.rise(a);
     f.t = c.face(a);
     const Mean<V> m = face_mean(top.mean, V(c.kr(a)), V(c.kr(b)), f.fall <= V{});
     const V tf = -f.t * f.fall;
     f.kf = m.k;
     f.q_kra = tf * m.k_a, f.q_krb = tf * m.k_b;
-    f.q_a = f.t * m.k + f.q_kra * c.dkr(a);
-    f.q_b = -f.t * m.k + f.q_krb * c.dkr(b);
+    const V tk = rounded(f.t * m.k);
+    f.q_a = tk + f.q_kra * c.dkr(a);
+    f.q_b = f.q_krb * c.dkr(b) - tk;
     return f;
   }
 };

@@ -92,7 +92,9 @@ class PackHistory {
         __builtin_prefetch(&next[k], 0, 2);
         arrive(k, psi[k]);
       }
-      for (int i = 0; i < 3; ++i) __builtin_prefetch(&next[nz + i], 0, 2);  // its ponding, steps and intervals
+      // ponding, steps and intervals are read a row ahead of the heads
+      const V* after = row(at > 1 ? at - 2 : 0).psi;
+      for (int i = 0; i < 3; ++i) __builtin_prefetch(&after[nz + i], 0, 2);
       return;
     }
     for (int64_t k = 0; k < nz; ++k) {

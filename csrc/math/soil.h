@@ -214,30 +214,33 @@ DGPDE_BY_REFERENCE void soil_partials(const SoilModel& m, const D& d, V psi, Soi
 
 // Two cells at a time, in less than twice the time of one. The pair of points is assigned to `point`; with partials
 // dtheta[i] and dkr[i] are assigned one pair a parameter.
+template <class Relation, bool kPartials, class V, class D, class S, class P>
+DGPDE_HD void soil_pair_of(const SoilModel& m, const DuoView<D>& d, const Duo<V>& psi, S& point, const P& dtheta,
+                           const P& dkr) {
+  SoilPoint<Duo<V>> p;
+  if constexpr (std::is_same_v<Relation, Network>) {
+    Duo<V> t[kMaxRaw], k[kMaxRaw];
+    network_point<kPartials, Duo<V>>(m.network, d, psi, p, t, k);
+    if constexpr (kPartials)
+      for (int i = 0; i < kMaxRaw; ++i) dtheta[i] = t[i], dkr[i] = k[i];
+  } else if constexpr (is_tabulated<Relation>) {  // reads its table lane by lane
+    SoilPoint<V> a, b;
+    V t[2][kMaxRaw], k[2][kMaxRaw];
+    soil_one<Relation, kPartials>(m, d.a, psi.a, a, t[0], k[0]);
+    soil_one<Relation, kPartials>(m, d.b, psi.b, b, t[1], k[1]);
+    p = {{a.theta, b.theta}, {a.kr, b.kr}, {a.capacity, b.capacity}, {a.dkr, b.dkr}};
+    if constexpr (kPartials)
+      for (int i = 0; i < kMaxRaw; ++i) dtheta[i] = {t[0][i], t[1][i]}, dkr[i] = {k[0][i], k[1][i]};
+  } else {
+    Relation::template evaluate<kPartials>(d, psi, p, dtheta, dkr);
+  }
+  point = p;
+}
 template <bool kPartials, class V, class D, class S, class P>
 DGPDE_HD_NOINLINE void soil_pair(const SoilModel& m, const DuoView<D>& d, const Duo<V>& psi, S& point,
                                  const P& dtheta, const P& dkr) {
-  SoilPoint<Duo<V>> p;
-  with_relation(m.kind, [&](auto relation) {
-    using Relation = decltype(relation);
-    if constexpr (std::is_same_v<Relation, Network>) {
-      Duo<V> t[kMaxRaw], k[kMaxRaw];
-      network_point<kPartials, Duo<V>>(m.network, d, psi, p, t, k);
-      if constexpr (kPartials)
-        for (int i = 0; i < kMaxRaw; ++i) dtheta[i] = t[i], dkr[i] = k[i];
-    } else if constexpr (is_tabulated<Relation>) {  // reads its table lane by lane
-      SoilPoint<V> a, b;
-      V t[2][kMaxRaw], k[2][kMaxRaw];
-      soil_one<Relation, kPartials>(m, d.a, psi.a, a, t[0], k[0]);
-      soil_one<Relation, kPartials>(m, d.b, psi.b, b, t[1], k[1]);
-      p = {{a.theta, b.theta}, {a.kr, b.kr}, {a.capacity, b.capacity}, {a.dkr, b.dkr}};
-      if constexpr (kPartials)
-        for (int i = 0; i < kMaxRaw; ++i) dtheta[i] = {t[0][i], t[1][i]}, dkr[i] = {k[0][i], k[1][i]};
-    } else {
-      Relation::template evaluate<kPartials>(d, psi, p, dtheta, dkr);
-    }
-  });
-  point = p;
+  with_relation(m.kind,
+                [&](auto relation) { soil_pair_of<decltype(relation), kPartials>(m, d, psi, point, dtheta, dkr); });
 }
 
 }  // namespace DGPDE_ISA

@@ -118,6 +118,8 @@ class Soil(torch.nn.Module):
         return {name: self._get(name) for name in functional.PARAMETERS[self.relation]}
 
     def _expand(self, name: str, value: Tensor, shape: Sequence[int]) -> Tensor:
+        if value.shape == tuple(shape):  # no node of the graph for nothing
+            return value
         try:
             return value.expand(tuple(shape))
         except RuntimeError:

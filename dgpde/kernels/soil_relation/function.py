@@ -172,7 +172,7 @@ def _on_cells(
         lead = value.dim() - trailing
         return (value.reshape(value.shape[lead:]) if lead > 0 else value).expand(shape).reshape(cells)
 
-    heads = psi.expand(full).reshape(batch, cells).contiguous()
+    heads = (psi if psi.shape == full else psi.expand(full)).reshape(batch, cells).contiguous()
     if tabulated:
         what = cpu.Relation(relation, variant, row(params["classes"]), knots)
         parameters = [params["table"].contiguous()]
