@@ -36,7 +36,9 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
 
   // ---- for every solute ----------------------------------------------------------------------------------------
 
-  DGPDE_HD double* carry_at(int64_t i, int j, int64_t k) const { return io.carry + this->state_at(i, j, k); }
+  DGPDE_HD R* carry_at(int64_t i, int j, int64_t k) const {
+    return static_cast<R*>(io.carry) + this->state_at(i, j, k);
+  }
 
   // Lanes whose step ends an interval, when concentrations are observed there; whether there are any.
   DGPDE_HD bool observed_lanes(const WaterRows<V>& water, int64_t r, Mask<V>& ends) const {
@@ -51,14 +53,16 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
   }
   DGPDE_HD V observed(int64_t i, int64_t k, Mask<V> where) const {
     V x{};
+    const R* given = static_cast<const R*>(io.concentration);
     for (int lane = 0; lane < W; ++lane)
       if (get_mask(where, lane))
-        put(x, lane, io.concentration[this->solute_at(interval[lane], i) * p.nz + k * p.n + lanes.column(lane)]);
+        put(x, lane, given[this->solute_at(interval[lane], i) * p.nz + k * p.n + lanes.column(lane)]);
     return x;
   }
-  DGPDE_HD V side_cotangent(const double* cotangent, int64_t i) const {
+  DGPDE_HD V side_cotangent(const void* given, int64_t i) const {
     V x{};
-    if (!cotangent) return x;
+    if (!given) return x;
+    const R* cotangent = static_cast<const R*>(given);
     for (int lane = 0; lane < W; ++lane)
       if (get_mask(active, lane)) put(x, lane, cotangent[this->solute_at(interval[lane], i) + lanes.column(lane)]);
     return weight * x;
