@@ -10,13 +10,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <mutex>
 #include <new>
 #include <vector>
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 namespace dgpde {
 
@@ -25,49 +20,20 @@ struct FreeDeleter {
 };
 using Block = std::unique_ptr<char, FreeDeleter>;
 
-// Memory of the rows of all packs, in pieces that double up to kMost. A sweep backwards reads the rows of a run once
-// from main memory, where the look-up of small pages costs as much as the reading: from kPage on pieces have large ones.
-class RowMemory {
- public:
-  char* take(size_t bytes) {
-    const std::lock_guard<std::mutex> guard(lock);
-    if (left < bytes) {
-      size_t piece = held < kMost ? held : kMost;
-      if (piece < bytes) piece = bytes;
-      const size_t page = piece < kPage ? 64 : kPage;
-      piece = (piece + page - 1) / page * page;
-      pieces.emplace_back(static_cast<char*>(std::aligned_alloc(page, piece)));
-      if (!pieces.back()) throw std::bad_alloc();
-#ifdef __linux__
-      if (page == kPage) madvise(pieces.back().get(), piece, MADV_HUGEPAGE);  // a hint: refused, nothing is lost
-#endif
-      next = pieces.back().get(), left = piece, held += piece;
-    }
-    char* at = next;
-    next += bytes, left -= bytes;
-    return at;
-  }
-
- private:
-  static constexpr size_t kPage = size_t(2) << 20, kMost = size_t(32) << 20;
-  std::mutex lock;
-  std::vector<Block> pieces;
-  char* next = nullptr;
-  size_t left = 0, held = 0;
-};
-
 // Memory of one pack; what the bytes mean is known to RowView.
 struct PackRows {
   static constexpr int64_t kRowsPerBlock = 8;
-  RowMemory* memory = nullptr;
-  std::vector<char*> blocks;
+  std::vector<Block> blocks;
   std::vector<int64_t> counts;  // rows of each lane
   std::vector<char> complete;   // whether the lane's last row ends its interval
 
   char* row(int64_t r, int64_t bytes) {
-    while (r >= static_cast<int64_t>(blocks.size()) * kRowsPerBlock)
-      blocks.push_back(memory->take(static_cast<size_t>(bytes * kRowsPerBlock)));
-    return blocks[static_cast<size_t>(r / kRowsPerBlock)] + (r % kRowsPerBlock) * bytes;
+    while (r >= static_cast<int64_t>(blocks.size()) * kRowsPerBlock) {
+      void* block = std::aligned_alloc(64, static_cast<size_t>(bytes * kRowsPerBlock));
+      if (!block) throw std::bad_alloc();
+      blocks.emplace_back(static_cast<char*>(block));
+    }
+    return blocks[static_cast<size_t>(r / kRowsPerBlock)].get() + (r % kRowsPerBlock) * bytes;
   }
 };
 
@@ -75,15 +41,12 @@ struct RowStore {
   int64_t n = 0, nz = 0, values = 0;  // values: packs of numbers in a row
   int width = 0, real_bytes = 0;
   std::vector<PackRows> packs;
-  std::unique_ptr<RowMemory> memory;
 
   void allocate(int64_t columns, int64_t cells, int lanes, int bytes, int64_t values_in_row) {
     n = columns, nz = cells, values = values_in_row, width = lanes, real_bytes = bytes;
     packs.clear();
-    memory = std::make_unique<RowMemory>();
     packs.resize(static_cast<size_t>((columns + lanes - 1) / lanes));
     for (PackRows& pack : packs) {
-      pack.memory = memory.get();
       pack.counts.assign(static_cast<size_t>(lanes), 0);
       pack.complete.assign(static_cast<size_t>(lanes), 0);
     }

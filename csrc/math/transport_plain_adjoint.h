@@ -264,8 +264,9 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
   DGPDE_HD void substitute(bool rising, int64_t i, const V* now, const V* old, Sweep& sweep) {
     rising ? substitute<true, kMore, kSums>(i, now, old, sweep) : substitute<false, kMore, kSums>(i, now, old, sweep);
   }
+  // A function of its own: inside of the run its addresses would not stay in registers.
   template <bool kRising, bool kMore, Sums kSums>
-  DGPDE_HD void substitute(int64_t i, const V* now, const V* old, Sweep& sweep) {
+  DGPDE_HD_NOINLINE void substitute(int64_t i, const V* now, const V* old, Sweep& sweep) {
     constexpr bool kBare = kSums != Sums::look;
     const SoluteCells<V> s = solute(i);
     const int64_t last = p.nz - 1, begin = kRising ? 0 : last, end = last - begin, toward = kRising ? 1 : -1;
