@@ -53,6 +53,7 @@ struct TransportProblem {
   const double* times = nullptr;  // [T + 1] s
   Advection scheme = Advection::upwind;
   bool evaporation = false;  // water that leaves at the top evaporates
+  bool single = false;       // the inputs, outputs and their derivatives are float32
   int64_t max_newton = 100;
   double linear_tolerance = 1e-10;
   std::vector<SoluteKind> kinds;
@@ -62,30 +63,30 @@ struct TransportProblem {
   int64_t solutes() const { return static_cast<int64_t>(kinds.size()); }
 };
 
-// Contiguous arrays, float64; S solutes.
+// Contiguous arrays; S solutes. What is void is of the inputs' type.
 struct TransportOutput {
-  bool start = true;                // begins at c0, else at `state`
-  double* state = nullptr;          // [S, kStates, nz, n], left as it is at the end
-  double* concentration = nullptr;  // [T, S, nz, n] at the ends of the intervals
-  double* top_flux = nullptr;       // [T, S, n]
-  double* bottom_flux = nullptr;    // [T, S, n]
-  double* mass = nullptr;           // [T + 1, S, 3, n] dissolved, sorbed, immobile
-  double* imbalance = nullptr;      // [S, n] kg/m2, added to
-  double* moved = nullptr;          // [S, n] kg/m2, added to
-  double* failed_time = nullptr;    // [n]
-  double* peclet = nullptr;         // [n] largest of the run, added to; central only
-  double* courant = nullptr;        // [n]
-  int32_t* status = nullptr;        // [n]
-  int64_t* iterations = nullptr;    // [n], added to
+  bool start = true;              // begins at c0, else at `state`
+  void* state = nullptr;          // [S, kStates, nz, n], left as it is at the end
+  void* concentration = nullptr;  // [T, S, nz, n] at the ends of the intervals
+  void* top_flux = nullptr;       // [T, S, n]
+  void* bottom_flux = nullptr;    // [T, S, n]
+  double* mass = nullptr;         // [T + 1, S, 3, n] dissolved, sorbed, immobile
+  double* imbalance = nullptr;    // [S, n] kg/m2, added to
+  double* moved = nullptr;        // [S, n] kg/m2, added to
+  double* failed_time = nullptr;  // [n]
+  double* peclet = nullptr;       // [n] largest of the run, added to; central only
+  double* courant = nullptr;      // [n]
+  int32_t* status = nullptr;      // [n]
+  int64_t* iterations = nullptr;  // [n], added to
 };
 
 // Cotangents of the outputs (null: zero), gradients of the inputs (null: not asked for; zeros or those of the segments
 // after this one, which are added to) and what passes from segment to segment.
 struct TransportCotangents {
-  const double* concentration = nullptr;  // [T, S, nz, n]
-  const double* top_flux = nullptr;       // [T, S, n]
-  const double* bottom_flux = nullptr;    // [T, S, n]
-  double* carry = nullptr;                // [S, kStates, nz, n] cotangents of c, sorbed and immobile at the start
+  const void* concentration = nullptr;  // [T, S, nz, n]
+  const void* top_flux = nullptr;       // [T, S, n]
+  const void* bottom_flux = nullptr;    // [T, S, n]
+  void* carry = nullptr;                // [S, kStates, nz, n] cotangents of c, sorbed and immobile at the start
   std::vector<SoluteInputs<MutableView>> grad;
   bool first = true;          // this segment begins at c0
   int32_t* status = nullptr;  // [n]: 1 where a transposed solve did not meet its tolerance
@@ -94,10 +95,10 @@ struct TransportCotangents {
 struct TransportTangents {
   std::vector<SoluteInputs<View>> in;
   bool start = true;
-  double* state = nullptr;  // [S, kStates, nz, n] tangents of c, of the sorbed mass, of the immobile water's c
-  double* concentration = nullptr;  // as TransportOutput
-  double* top_flux = nullptr;
-  double* bottom_flux = nullptr;
+  void* state = nullptr;          // [S, kStates, nz, n] tangents of c, of the sorbed mass, of the immobile water's c
+  void* concentration = nullptr;  // as TransportOutput
+  void* top_flux = nullptr;
+  void* bottom_flux = nullptr;
 };
 
 }  // namespace dgpde

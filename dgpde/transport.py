@@ -90,9 +90,10 @@ class Transport:
 
         A run of which no gradient was asked has kept no history: it is computed once more, to walk its steps, where the
         transport asks for gradients (in columns always). The backward sweep walks the flow's adjoint with it, so that
-        one ``backward`` reaches the soil. In columns a gradient or a tangent keeps 8 bytes a cell, solute and accepted
-        step (as many again for kinetic sorption, and for immobile water), or with ``Checkpoint(every=k)`` those of k
-        intervals at a time and the states between.
+        one ``backward`` reaches the soil. In columns the type is float32 when the flow run and every tensor are and
+        float64 otherwise, and a gradient or a tangent keeps 8 bytes (4) a cell, solute and accepted step (as many
+        again for kinetic sorption, and for immobile water), or with ``Checkpoint(every=k)`` those of k intervals at a
+        time and the states between.
 
         Args:
             c0: initial concentration of the water [kg/m3]; what broadcasts to ``grid.shape`` (a list of solutes:

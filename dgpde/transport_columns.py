@@ -31,10 +31,8 @@ def solve_columns(setup: TransportSetup) -> TransportSolution:
     """Run the column engine.
 
     Raises:
-        ValueError: the flow run cannot be ridden on, or its tensors are not float64 on the CPU.
+        ValueError: the flow run cannot be ridden on, or its tensors are not on the CPU.
     """
-    if setup.frame.dtype != torch.float64:
-        raise ValueError("flow is a run in float32; transport in columns is computed in float64: run it so")
     if setup.frame.device.type != "cpu":
         raise ValueError(
             "flow is on a GPU; transport in columns runs on the CPU only: move the tensors with .cpu()"
@@ -55,6 +53,7 @@ def solve_columns(setup: TransportSetup) -> TransportSolution:
         scheme=setup.words.scheme,
         solutes=tuple(solutes),
         evaporation=evaporation,
+        dtype=setup.frame.dtype,
         linear_tolerance=setup.options.linear_tolerance,
     )
     result = column_transport(problem, inputs, water, setup.options.backend)

@@ -59,6 +59,7 @@ def run(given: Values, scheme: str, options: SolveOptions = STEPS) -> list[Tenso
         diffusion=given["diffusion"],
         decay=given["decay"],
         sorption=Linear(given["k_d"], 1500.0),
+        production=Series(given["production"]) if "production" in given else 0.0,
     )
     model = Transport(
         Grid.columns(n, [0.1] * nz), solute, {"top": InflowConcentration(Series(given["top"]))}, scheme
@@ -90,6 +91,26 @@ def test_sizes(scheme: str, nz: int, n: int) -> None:
             assert torch.equal(found[..., cut], expected)
         for name, expected in own.items():
             assert torch.equal(grads[name][..., cut], expected), name
+
+
+@pytest.mark.parametrize("produced", [False, True], ids=["", "produced"])
+@pytest.mark.parametrize("scheme", ["upwind", "central"])
+def test_equal_steps_against_reference(scheme: str, produced: bool) -> None:
+    """Steps that share their factors, walked up and down in turn, in a whole pack of columns and a part of one."""
+    given = values(9, 17)
+    if produced:
+        given["production"] = 1e-6 * (
+            1.0 + torch.arange(3 * 17 * 9).reshape(3, 17, 9).double().remainder(7.0)
+        )
+
+    def found(backend: str | None) -> list[Tensor]:
+        tracked = {name: x.detach().clone().requires_grad_() for name, x in given.items()}
+        done = run(tracked, scheme, SolveOptions(dt_fixed=1e3, backend=backend))
+        return [*done, *torch.autograd.grad(weighted(done), list(tracked.values()))]
+
+    for value, expected in zip(found(None), found("reference"), strict=True):
+        # sums of 60 steps and differences of neighbours in them: some thousand roundings of the largest
+        assert relative(value, expected) < 1e-12
 
 
 @pytest.mark.parametrize("name", list(values(1)))

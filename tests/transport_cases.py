@@ -49,6 +49,7 @@ class Built:
     """A model with every input that it has, by name; all of them ask for a gradient."""
 
     seed: int = 0
+    dtype: torch.dtype = torch.float64
     inputs: Inputs = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -60,7 +61,7 @@ class Built:
         return self.add(name, value * (1.0 + spread * noise))
 
     def add(self, name: str, value: object) -> Tensor:
-        tensor = torch.as_tensor(value, dtype=torch.float64).clone().requires_grad_()
+        tensor = torch.as_tensor(value, dtype=self.dtype).clone().requires_grad_()
         self.inputs[name] = tensor
         return tensor
 
@@ -124,13 +125,16 @@ class Built:
             k_sat=self.cells("k_sat", 2e-5),
         )
         rain = Series(self.add("rain", [6e-6, 0.0, 2e-6]))
+        evaporation = Series(torch.tensor([0.0, 1e-7, 0.0], dtype=self.dtype))
         source = Series(self.add("source", torch.tensor([3e-8, -2e-8, 1e-8])[:, None, None]))
         model = Richards(
             Grid.columns(N, DZ),
             soil,
-            {"top": Atmosphere(rain, Series([0.0, 1e-7, 0.0])), "bottom": FreeDrainage()},
+            {"top": Atmosphere(rain, evaporation), "bottom": FreeDrainage()},
             [
-                RootUptake(self.add("transpiration", 5e-8), density=torch.ones(NZ, 1).double(), omega_c=0.8),
+                RootUptake(
+                    self.add("transpiration", 5e-8), density=torch.ones(NZ, 1, dtype=self.dtype), omega_c=0.8
+                ),
                 Source(source),
             ],
             specific_storage=self.add("storage", 1e-3),

@@ -6,7 +6,7 @@
 namespace dgpde {
 namespace DGPDE_ENGINE {
 
-using V = WaterPack;
+using V = PackD;
 constexpr int W = Lane<V>::width;
 
 namespace {
@@ -43,7 +43,7 @@ void copy_row(const WaterArrays& a, const WaterRow<V>& row, int64_t r, int lane,
 void water_arrays(const TransportWater& water, const WaterArrays& a, bool moves, int threads) {
   const int64_t n = water.flow->n, nz = water.flow->nz;
   for_each_pack<V, PackTable>(
-      n, n, water_scratch(water, nz), threads, [&](int64_t pack, int64_t, V* scratch, PackTable& of_pack) {
+      n, n, water_scratch<V>(water, nz), threads, [&](int64_t pack, int64_t, V* scratch, PackTable& of_pack) {
         load_water(water, pack, of_pack.rows, scratch);
         if (moves && !move_water(water, pack, of_pack.derivatives, scratch)) return;
         const WaterRows<V> rows(of_pack.rows, 0);
@@ -67,10 +67,10 @@ void water_arrays(const TransportWater& water, const WaterArrays& a, bool moves,
 
 void water_cotangents(const TransportWater& water, const WaterArrays& a, int threads) {
   const int64_t n = water.flow->n, nz = water.flow->nz;
-  for_each_pack<V, PackTable>(n, water_chunks(water, n), water_scratch(water, nz), threads,
+  for_each_pack<V, PackTable>(n, water_chunks(water, n), water_scratch<V>(water, nz), threads,
                               [&](int64_t pack, int64_t chunk, V* scratch, PackTable& of_pack) {
                                 load_water(water, pack, of_pack.rows, scratch);
-                                begin_bars(water, pack, of_pack.rows, of_pack.derivatives);
+                                begin_bars<V>(water, pack, of_pack.rows, of_pack.derivatives);
                                 const WaterRows<V> rows(of_pack.rows, 0);
                                 WaterRows<V> bars(of_pack.derivatives, 0);
                                 for (int lane = 0; lane < W; ++lane) {

@@ -8,18 +8,18 @@
 namespace dgpde {
 namespace DGPDE_ENGINE {
 
-using V = WaterPack;
-constexpr int W = Lane<V>::width;
-
 struct PackWater {
   WaterStore rows, derivatives;
 };
 
-void transport_forward(const TransportProblem& p, const TransportWater& water, const TransportOutput& out,
-                       TransportStore* kept, int threads) {
-  if (kept) kept->allocate(p, W, sizeof(double));
+template <class Real>
+void forward(const TransportProblem& p, const TransportWater& water, const TransportOutput& out, TransportStore* kept,
+             int threads) {
+  using V = typename Pack<Real>::type;
+  constexpr int W = Lane<V>::width;
+  if (kept) kept->allocate(p, W, sizeof(Real));
   const int64_t size = TransportStep<V>::scratch(p.nz, p.solutes());
-  for_each_pack<V, PackWater>(p.n, p.n, size + water_scratch(water, p.nz), threads,
+  for_each_pack<V, PackWater>(p.n, p.n, size + water_scratch<V>(water, p.nz), threads,
                               [&](int64_t pack, int64_t, V* scratch, PackWater& of_pack) {
                                 load_water(water, pack, of_pack.rows, scratch + size);
                                 const WaterRows<V> rows(of_pack.rows, 0);
@@ -33,15 +33,19 @@ void transport_forward(const TransportProblem& p, const TransportWater& water, c
                               });
 }
 
-void transport_adjoint(const TransportProblem& p, const TransportWater& water, TransportStore& kept,
-                       const TransportCotangents& io, int threads) {
-  check_rows(kept, W, sizeof(double));
+template <class Real>
+void adjoint(const TransportProblem& p, const TransportWater& water, TransportStore& kept,
+             const TransportCotangents& io, int threads) {
+  using V = typename Pack<Real>::type;
+  constexpr int W = Lane<V>::width;
+  check_rows(kept, W, sizeof(Real));
   const int64_t size = TransportStep<V>::scratch(p.nz, p.solutes());
-  const int64_t soil = water_scratch(water, p.nz), bar = 6 * p.nz + 3;  // a row of bars that nobody asks for
+  // a row of bars that nobody asks for: values, and dt and interval of each lane in 16 bytes
+  const int64_t soil = water_scratch<V>(water, p.nz), bar = 6 * p.nz + 1 + 16 / static_cast<int64_t>(sizeof(Real));
   for_each_pack<V, PackWater>(p.n, water_chunks(water, p.n), size + soil + bar, threads,
                               [&](int64_t pack, int64_t chunk, V* scratch, PackWater& of_pack) {
                                 load_water(water, pack, of_pack.rows, scratch + size);
-                                const bool resumed = begin_bars(water, pack, of_pack.rows, of_pack.derivatives);
+                                const bool resumed = begin_bars<V>(water, pack, of_pack.rows, of_pack.derivatives);
                                 const WaterRows<V> rows(of_pack.rows, 0);
                                 WaterRows<V> bars(of_pack.derivatives, 0);
                                 const TransportRows<V> states(kept, p, pack);
@@ -53,11 +57,14 @@ void transport_adjoint(const TransportProblem& p, const TransportWater& water, T
                               });
 }
 
-void transport_tangent(const TransportProblem& p, const TransportWater& water, TransportStore& kept,
-                       const TransportTangents& io, int threads) {
-  check_rows(kept, W, sizeof(double));
+template <class Real>
+void tangent(const TransportProblem& p, const TransportWater& water, TransportStore& kept,
+             const TransportTangents& io, int threads) {
+  using V = typename Pack<Real>::type;
+  constexpr int W = Lane<V>::width;
+  check_rows(kept, W, sizeof(Real));
   const int64_t size = TransportStep<V>::scratch(p.nz, p.solutes());
-  for_each_pack<V, PackWater>(p.n, p.n, size + water_scratch(water, p.nz), threads,
+  for_each_pack<V, PackWater>(p.n, p.n, size + water_scratch<V>(water, p.nz), threads,
                               [&](int64_t pack, int64_t, V* scratch, PackWater& of_pack) {
                                 load_water(water, pack, of_pack.rows, scratch + size);
                                 const bool moved = move_water(water, pack, of_pack.derivatives, scratch + size);
@@ -71,6 +78,19 @@ void transport_tangent(const TransportProblem& p, const TransportWater& water, T
                                   engine.run(rows, nullptr, states);
                                 }
                               });
+}
+
+void transport_forward(const TransportProblem& p, const TransportWater& water, const TransportOutput& out,
+                       TransportStore* kept, int threads) {
+  p.single ? forward<float>(p, water, out, kept, threads) : forward<double>(p, water, out, kept, threads);
+}
+void transport_adjoint(const TransportProblem& p, const TransportWater& water, TransportStore& kept,
+                       const TransportCotangents& io, int threads) {
+  p.single ? adjoint<float>(p, water, kept, io, threads) : adjoint<double>(p, water, kept, io, threads);
+}
+void transport_tangent(const TransportProblem& p, const TransportWater& water, TransportStore& kept,
+                       const TransportTangents& io, int threads) {
+  p.single ? tangent<float>(p, water, kept, io, threads) : tangent<double>(p, water, kept, io, threads);
 }
 
 }  // namespace DGPDE_ENGINE

@@ -89,6 +89,7 @@ void bind_problem(py::module_& m) {
       .def_readwrite("nz", &TransportProblem::nz)
       .def_readwrite("intervals", &TransportProblem::intervals)
       .def_readwrite("evaporation", &TransportProblem::evaporation)
+      .def_readwrite("single", &TransportProblem::single)
       .def_readwrite("max_newton", &TransportProblem::max_newton)
       .def_readwrite("linear_tolerance", &TransportProblem::linear_tolerance)
       .def("set_scheme", [](TransportProblem& p, int scheme) { p.scheme = static_cast<Advection>(scheme); })
@@ -114,13 +115,13 @@ void bind_results(py::module_& m) {
       .def_readwrite("start", &TransportOutput::start)
       .def("set", [](TransportOutput& o, const std::string& name, uintptr_t a) {
         if (name == "state")
-          o.state = pointer<double>(a);
+          o.state = pointer<void>(a);
         else if (name == "concentration")
-          o.concentration = pointer<double>(a);
+          o.concentration = pointer<void>(a);
         else if (name == "top_flux")
-          o.top_flux = pointer<double>(a);
+          o.top_flux = pointer<void>(a);
         else if (name == "bottom_flux")
-          o.bottom_flux = pointer<double>(a);
+          o.bottom_flux = pointer<void>(a);
         else if (name == "mass")
           o.mass = pointer<double>(a);
         else if (name == "imbalance")
@@ -147,13 +148,13 @@ void bind_results(py::module_& m) {
       .def("set",
            [](TransportCotangents& c, const std::string& name, uintptr_t a) {
              if (name == "concentration")
-               c.concentration = pointer<const double>(a);
+               c.concentration = pointer<const void>(a);
              else if (name == "top_flux")
-               c.top_flux = pointer<const double>(a);
+               c.top_flux = pointer<const void>(a);
              else if (name == "bottom_flux")
-               c.bottom_flux = pointer<const double>(a);
+               c.bottom_flux = pointer<const void>(a);
              else if (name == "carry")
-               c.carry = pointer<double>(a);
+               c.carry = pointer<void>(a);
              else if (name == "status")
                c.status = pointer<int32_t>(a);
              else
@@ -170,13 +171,13 @@ void bind_results(py::module_& m) {
       .def("set",
            [](TransportTangents& c, const std::string& name, uintptr_t a) {
              if (name == "state")
-               c.state = pointer<double>(a);
+               c.state = pointer<void>(a);
              else if (name == "concentration")
-               c.concentration = pointer<double>(a);
+               c.concentration = pointer<void>(a);
              else if (name == "top_flux")
-               c.top_flux = pointer<double>(a);
+               c.top_flux = pointer<void>(a);
              else if (name == "bottom_flux")
-               c.bottom_flux = pointer<double>(a);
+               c.bottom_flux = pointer<void>(a);
              else
                throw std::invalid_argument("name: no tangent " + name);
            })
@@ -216,8 +217,8 @@ void bind_water(py::module_& m) {
            })
       .def_property_readonly("rows", &rows_of)
       .def("set_sums", [](TransportWater& w, uintptr_t theta, uintptr_t before, uintptr_t flux, uintptr_t lack) {
-        w.theta_sum = pointer<double>(theta), w.before_sum = pointer<double>(before);
-        w.flux_sum = pointer<double>(flux), w.lack_sum = pointer<double>(lack);
+        w.theta_sum = pointer<void>(theta), w.before_sum = pointer<void>(before);
+        w.flux_sum = pointer<void>(flux), w.lack_sum = pointer<void>(lack);
       });
 }
 

@@ -22,7 +22,7 @@ struct TransportWater {
   std::vector<int64_t> intervals;
   // adjoint: sums over all segments [.., n], added to; null where nobody asks (before_sum alone: theta's gradient). The gradient of theta is theta_sum +
   // before_sum; of the flux flux_sum and, above and below each cell, what the balance of the fluxes lacks
-  double *theta_sum = nullptr, *before_sum = nullptr, *flux_sum = nullptr, *lack_sum = nullptr;
+  void *theta_sum = nullptr, *before_sum = nullptr, *flux_sum = nullptr, *lack_sum = nullptr;
 };
 
 // The water of a flow run as arrays [rows][cells][n], fluxes [rows][cells + 1][n]; dt, interval and whether a step ends

@@ -34,7 +34,9 @@ class TransportAdjoint : TransportPlainAdjoint<V> {
     if (!resumed) clear(bar);
     if (bars)
       for (int lane = 0; lane < W; ++lane) bars->finish(lane, water.count(lane), false);
-    for (int64_t r = water.longest() - 1; r > 0; --r) {
+    const bool apart = separate();
+    for (int64_t r = water.longest() - 1, first; r > 0; r = first - 1) {
+      first = r;
       for (int lane = 0; lane < W; ++lane) put_mask(active, lane, lanes.owns(lane) && r < kept.count(lane));
       if (!water.constant()) {
         if (bars) bar = bars->row(r);
@@ -43,10 +45,12 @@ class TransportAdjoint : TransportPlainAdjoint<V> {
       if (!any(active)) continue;
       this->load_water(water, r);
       this->load_states(kept, r, false);
-      const bool last_of_these = this->ends_here(water, kept, r);
+      bool last_of_these = this->ends_here(water, kept, r);
+      while (apart && !last_of_these) last_of_these = this->ends_here(water, kept, --first);
+      this->prepare(first < r);
       for (int64_t i = p.solutes() - 1; i >= 0; --i) {
         if (this->is_plain(i))
-          this->reverse_plain(i, r, water, kept, last_of_these);
+          this->reverse_plain(i, r, first, water, kept, last_of_these);
         else
           p.scheme == Advection::tvd ? reverse<true>(i, r, water, kept) : reverse<false>(i, r, water, kept);
       }
@@ -57,6 +61,13 @@ class TransportAdjoint : TransportPlainAdjoint<V> {
   }
 
  private:
+  // Whether each solute can walk several steps before the next one does.
+  DGPDE_HD bool separate() const {
+    bool apart = true;
+    for (int64_t i = 0; i < p.solutes(); ++i) apart &= this->is_plain(i) && p.kinds[i].parent < 0;
+    return apart;
+  }
+
   DGPDE_HD void begin() {
     for (int64_t i = 0; i < p.solutes(); ++i) {
       const SoluteCells<V> s = solute(i);
@@ -128,7 +139,7 @@ class TransportAdjoint : TransportPlainAdjoint<V> {
   }
   DGPDE_HD void end(int64_t i, int64_t k, const SideFlux<V>& f, V q, V seed, int slot, int64_t face, R direction) {
     const V of_flux = select(active, c.rhs(k) + seed, V{});
-    c.of_spread(k) = c.of_spread(k) + this->side(i, k, f, q, of_flux, V(c.c(k)), slot, face, direction);
+    c.of_spread(k) = c.of_spread(k) + this->side(i, k, f, q, of_flux, of_flux * c.c(k), slot, face, direction);
   }
 
   // What is left of the transposed rows, against the size of their terms.

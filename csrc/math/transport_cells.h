@@ -168,12 +168,15 @@ struct TransportCells : CellMemory<V, kTransportValues> {
 // Values of a cell and solute that stay from step to step; the first ones are those of a plain solute (transport_plain.h).
 // clang-format off
 #define DGPDE_SOLUTE_VALUES(VALUE)                                                                          \
-  VALUE(inv) VALUE(elim) VALUE(couple)        /* factors of its matrix */                                   \
+  VALUE(inv) VALUE(elim) VALUE(couple)        /* factors of its matrix from the bottom up */                \
   VALUE(hold) VALUE(store)                    /* dz (theta + a) at the step's beginning, over dt; at its end */ \
   VALUE(lose)                                 /* forward: what decays and leaves with the water [m/s] */    \
   VALUE(of_now) VALUE(of_old)                 /* adjoint: sums over steps of lambda c', lambda c, */        \
-  VALUE(of_below) VALUE(of_above)             /* of (lambda_above - lambda) c' and ... c'_above, */         \
-  VALUE(of_side)                              /* of the cotangent of the side's conductance */              \
+  VALUE(of_below) VALUE(of_above)             /* of (lambda_above - lambda) c' and ... c'_above; */         \
+  VALUE(inv_above)                            /* 1/pivot of the elimination from the top down; */           \
+  VALUE(from_below) VALUE(from_above)         /* what a transposed row has of its neighbours, over hold; */ \
+  VALUE(pass) VALUE(pass_above)               /* hold/pivot of both eliminations; */                        \
+  VALUE(half)                                 /* the multipliers, half solved */                            \
   VALUE(decayed) VALUE(of_decayed)            /* kg m-2 s-1; its cotangent or tangent */
 // clang-format on
 #define DGPDE_SOLUTE_INDEX(name) solute_##name,

@@ -75,6 +75,12 @@ class TransportForward : TransportPlain<V> {
   V peclet{}, courant{};
   static constexpr int kCircles = 10;  // iterations after which Newton's steps are shortened for a while
 
+  // What Newton may leave of a row, as a share of its terms, and of the largest row's; the last where its steps go in
+  // circles. In float32 little more than the rounding of the row itself, or it would be seen in the concentrations.
+  static constexpr bool kSingle = sizeof(R) == 4;
+  static constexpr R kOfTerms = kSingle ? R(4e-6) : R(1e-13), kOfLargest = kSingle ? R(5e-7) : R(1e-15),
+                     kInCircles = kSingle ? R(8e-6) : R(1e-12);
+
   DGPDE_HD int64_t solute_at(int64_t t, int64_t i) const { return (t * p.solutes() + i) * p.n; }
   DGPDE_HD int64_t state_at(int64_t i, int s, int64_t k) const { return ((i * kStates + s) * p.nz + k) * p.n; }
 
@@ -97,7 +103,7 @@ class TransportForward : TransportPlain<V> {
           s.state(k, 2) = c0;
         } else {
           for (int j = 0; j < kStates; ++j)
-            s.state(k, j) = load<V>(View{out.state + state_at(i, j, k), 0, 0, 1}, 0, 0, lanes);
+            s.state(k, j) = load<V>(View{static_cast<R*>(out.state) + state_at(i, j, k), 0, 0, 1}, 0, 0, lanes);
         }
       }
     }
@@ -109,7 +115,7 @@ class TransportForward : TransportPlain<V> {
     for (int64_t i = 0; i < p.solutes(); ++i)
       for (int j = 0; j < kStates; ++j)
         for (int64_t k = 0; k < p.nz; ++k)
-          store<V>(out.state + state_at(i, j, k), 1, lanes, own, solute(i).state(k, j));
+          store<V>(static_cast<R*>(out.state) + state_at(i, j, k), 1, lanes, own, solute(i).state(k, j));
     if (p.scheme != Advection::central) return;
     for (int lane = 0; lane < W; ++lane) {
       if (!lanes.owns(lane)) continue;
@@ -188,14 +194,14 @@ class TransportForward : TransportPlain<V> {
         const V stored = c.of_m(k) * c.m(k);
         const V fluxes = this->template times_row<kTvd>(k, [&](int64_t j) { return V(c.c(j)); });
         const V terms = vabs(stored) + vabs(V(c.diag(k)) * V(c.c(k))) + vabs(V(c.load(k)));
-        excess = vmax(excess, vabs(stored + fluxes - c.load(k)) - R(1e-13) * terms);
+        excess = vmax(excess, vabs(stored + fluxes - c.load(k)) - kOfTerms * terms);
         largest = vmax(largest, terms);
         // load of the next iterate: what is not linear in x is taken along at this one
         const V bent = this->template times_row<kTvd>(k, [&](int64_t j) { return V(c.c(j) - c.dc(j) * c.x(j)); });
         c.rhs(k) = c.load(k) - bent - c.of_m(k) * (c.m(k) - c.dm(k) * c.x(k));
       }
       // the first iterate is the old state, which may solve the step by chance only where nothing happens
-      const R left = count < 2 * kCircles ? R(1e-15) : R(1e-12);  // of the largest row, where steps go in circles
+      const R left = count < 2 * kCircles ? kOfLargest : kInCircles;
       open = mask_and(open, mask_not(excess <= left * largest));
       if (!any(open)) return;
       if (count >= p.max_newton) {
@@ -278,8 +284,8 @@ class TransportForward : TransportPlain<V> {
       const int64_t column = lanes.column(lane), at = interval[lane];
       out.imbalance[i * p.n + column] += get(change, lane) - get(gain, lane);
       out.moved[i * p.n + column] += get(moved, lane);
-      out.top_flux[solute_at(at, i) + column] += get(weight, lane) * get(from_top, lane);
-      out.bottom_flux[solute_at(at, i) + column] += get(weight, lane) * get(from_bottom, lane);
+      static_cast<R*>(out.top_flux)[solute_at(at, i) + column] += get(weight, lane) * get(from_top, lane);
+      static_cast<R*>(out.bottom_flux)[solute_at(at, i) + column] += get(weight, lane) * get(from_bottom, lane);
     }
   }
 
@@ -378,6 +384,7 @@ class TransportForward : TransportPlain<V> {
       together &= ends && interval[lane] == interval[0];
     }
     if (!some) return;
+    R* result = static_cast<R*>(out.concentration);
     for (int64_t i = 0; i < p.solutes(); ++i) {
       const SoluteKind& kind = p.kinds[i];
       const SoluteCells<V> s = solute(i);
@@ -389,12 +396,12 @@ class TransportForward : TransportPlain<V> {
         if (kind.isotherm != Isotherm::none) sorbed = sorbed + dz * (kind.kinetic ? V(s.state(k, 1)) : f.m);
         if (kind.immobile) still = still + dz * s.input(k, kImmobileTheta) * s.state(k, 2);
         if (together) {
-          std::memcpy(out.concentration + solute_at(interval[0], i) * p.nz + k * p.n + lanes.first, &f.c, sizeof(V));
+          std::memcpy(result + solute_at(interval[0], i) * p.nz + k * p.n + lanes.first, &f.c, sizeof(V));
           continue;
         }
         for (int lane = 0; lane < W; ++lane)
           if (get_mask(there, lane))
-            out.concentration[solute_at(interval[lane], i) * p.nz + k * p.n + lanes.column(lane)] = get(f.c, lane);
+            result[solute_at(interval[lane], i) * p.nz + k * p.n + lanes.column(lane)] = get(f.c, lane);
       }
       write_mass(there, 1, i, dissolved, sorbed, still);
     }

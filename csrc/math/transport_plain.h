@@ -7,7 +7,16 @@
 // its factors are kept, and a step is two sweeps of two operations a cell:
 //
 //   J = L U with pivots 1/inv:     r_k = load_k inv_k - couple_k r_{k-1},     c'_k = r_k - elim_k c'_{k+1}
-//   J^T = U^T L^T:                 z_k = g_k - elim_{k-1} z_{k-1},            lambda_k = z_k inv_k - couple_k lambda_{k+1}
+//
+// The transposed system is eliminated from either end (lo and up: what row k has of its neighbours):
+//
+//   from below:  y_k = g_k inv_k - elim_k y_{k-1},            lambda_k = y_k - couple_k lambda_{k+1}
+//                elim_k = up_{k-1} inv_k,                     couple_k = lo_{k+1} inv_k
+//   from above:  the same with the rows in reverse, with pivots of its own
+//
+// With g = hold lambda of the step after it, a step whose elimination begins where that one's substitution began needs
+// no sweep of its own: both go along the column together, and the next pair the other way. Over hold the neighbours'
+// coefficients serve both factors of a pair, elim = (up/hold) pass with pass = hold inv: what a sweep reads is little.
 #pragma once
 
 #include "transport_rows.h"
@@ -118,19 +127,19 @@ class TransportPlain : protected TransportStep<V> {
       s.hold(k) = dz * inv_dt * (c.theta_old(k) + a);
     }
     doubtful = Mask<V>{};
-    V elim{}, inv_below{};
+    V elim{}, inv_below{}, up_below{};
     rows(i, [&](int64_t k, V lo, V diag, V up, V, V) {
       const V fill = lo * elim;
       doubtful = mask_or(doubtful, vabs(fill) > R(Base::kMostFill) * vabs(diag));
       const V inv = R(1) / (diag - fill);
       elim = up * inv;
-      s.inv(k) = inv, s.elim(k) = elim;
+      s.inv(k) = inv;
       if constexpr (kTransposed) {
+        s.elim(k) = up_below * inv, s.couple(k) = V{};
         if (k > 0) s.couple(k - 1) = lo * inv_below;
-        s.couple(k) = V{};
-        inv_below = inv;
+        inv_below = inv, up_below = up;
       } else {
-        s.couple(k) = lo * inv;
+        s.elim(k) = elim, s.couple(k) = lo * inv;
       }
     });
     doubtful = mask_and(doubtful, active);

@@ -24,8 +24,9 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
   const TransportCotangents& io;
   WaterRow<V> bar;
   V worst{};
-  bool fresh = true;  // the sums of the plain solutes are to begin anew
-  bool wary = false;  // an elimination may have lost digits
+  bool fresh = true;   // the sums of the plain solutes are to begin anew
+  bool wary = false;   // an elimination with the factors in hand may lose digits
+  bool sided = false;  // whether they are there for an elimination from above too
   bool watered = true,
        before_watered = true;  // whether cotangents of the water are asked for; of theta before a step
 
@@ -35,7 +36,9 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
 
   // ---- for every solute ----------------------------------------------------------------------------------------
 
-  DGPDE_HD double* carry_at(int64_t i, int j, int64_t k) const { return io.carry + this->state_at(i, j, k); }
+  DGPDE_HD R* carry_at(int64_t i, int j, int64_t k) const {
+    return static_cast<R*>(io.carry) + this->state_at(i, j, k);
+  }
 
   // Lanes whose step ends an interval, when concentrations are observed there; whether there are any.
   DGPDE_HD bool observed_lanes(const WaterRows<V>& water, int64_t r, Mask<V>& ends) const {
@@ -50,14 +53,16 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
   }
   DGPDE_HD V observed(int64_t i, int64_t k, Mask<V> where) const {
     V x{};
+    const R* given = static_cast<const R*>(io.concentration);
     for (int lane = 0; lane < W; ++lane)
       if (get_mask(where, lane))
-        put(x, lane, io.concentration[this->solute_at(interval[lane], i) * p.nz + k * p.n + lanes.column(lane)]);
+        put(x, lane, given[this->solute_at(interval[lane], i) * p.nz + k * p.n + lanes.column(lane)]);
     return x;
   }
-  DGPDE_HD V side_cotangent(const double* cotangent, int64_t i) const {
+  DGPDE_HD V side_cotangent(const void* given, int64_t i) const {
     V x{};
-    if (!cotangent) return x;
+    if (!given) return x;
+    const R* cotangent = static_cast<const R*>(given);
     for (int lane = 0; lane < W; ++lane)
       if (get_mask(active, lane)) put(x, lane, cotangent[this->solute_at(interval[lane], i) + lanes.column(lane)]);
     return weight * x;
@@ -69,13 +74,14 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
         static_cast<R*>(v.data)[interval[lane] * v.t + k * v.z + lanes.column(lane) * v.n] += get(x, lane);
   }
 
-  // What the flux through a side gives, from the cotangent of_flux, to the value there and to the water's inflow q;
-  // returns the cotangent of the conductance of half a cell, of which the dispersivity's part has been given.
-  DGPDE_HD V side(int64_t i, int64_t k, const SideFlux<V>& f, V q, V of_flux, V conc, int slot, int64_t face,
+  // What the flux through a side gives, from its cotangent of_flux and its product with the cell's concentration, to the
+  // value there and to the water's inflow q; returns the cotangent of the conductance of half a cell, of which the
+  // dispersivity's part has been given. It is linear in the two, which may be sums over steps that share the rest.
+  DGPDE_HD V side(int64_t i, int64_t k, const SideFlux<V>& f, V q, V of_flux, V of_flux_conc, int slot, int64_t face,
                   R direction) {
     const SoluteCells<V> s = solute(i);
-    const V of_spread = of_flux * (f.spread0 + f.spread1 * conc) * (R(2) / this->size(k));
-    const V of_q = of_flux * (f.q0 + f.q1 * conc) + of_spread * s.input(k, kDispersivity) * this->sign(q);
+    const V of_spread = (of_flux * f.spread0 + of_flux_conc * f.spread1) * (R(2) / this->size(k));
+    const V of_q = of_flux * f.q0 + of_flux_conc * f.q1 + of_spread * s.input(k, kDispersivity) * this->sign(q);
     s.sum(k, kDispersivity) = s.sum(k, kDispersivity) + of_spread * vabs(q);
     bar.flux[face] = bar.flux[face] + direction * of_q;
     add_series(io.grad[i].slot[slot], 0, of_flux * f.v0);
@@ -108,74 +114,205 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
 
   // ---- plain solutes -------------------------------------------------------------------------------------------
 
-  // Whether the step before this one, the next to be walked, has other coefficients, or another interval: so the sums
-  // are the same ones however the run is cut into segments.
+  // Whether the step before step r, the next to be walked, has other coefficients, or another interval: so the sums are
+  // the same ones however the run is cut into segments. Lanes all have the steps of constant water.
   DGPDE_HD bool ends_here(const WaterRows<V>& water, const TransportRows<V>& kept, int64_t r) const {
     if (!water.constant() || r == 1) return true;
     const WaterRow<V> before = water.row(r - 1);
-    for (int lane = 0; lane < W; ++lane) {
-      const bool there = lanes.owns(lane) && r - 1 < kept.count(lane);
-      if (there != get_mask(active, lane)) return true;
-      if (there && (before.dt[lane] != w.dt[lane] || before.interval[lane] != w.interval[lane])) return true;
-    }
-    return false;
+    bool other = before.dt[0] != w.dt[0] || before.interval[0] != w.interval[0];
+    for (int lane = 0; lane < W; ++lane)
+      other |= get_mask(active, lane) != (lanes.owns(lane) && r - 1 < kept.count(lane));
+    return other;
   }
 
-  DGPDE_HD void reverse_plain(int64_t i, int64_t r, const WaterRows<V>& water, const TransportRows<V>& kept,
-                              bool pulls) {
-    const SoluteKind& kind = p.kinds[i];
+  // Factors of the plain solutes for the steps that come next; for more than one of them from either end.
+  DGPDE_HD void prepare(bool several) {
+    if (!changed && (sided || !several)) return;
+    if (changed) wary = false;
+    for (int64_t i = 0; i < p.solutes(); ++i) {
+      if (!this->is_plain(i)) continue;
+      this->sides(i);
+      if (changed) {
+        this->template factorise<true>(i);
+        wary |= any(doubtful);
+      }
+      if (several) {
+        factorise_from_above(i);
+        wary |= any(doubtful);
+      }
+    }
+    sided = several;
+  }
+
+  // Steps r down to `first`, which share their coefficients.
+  DGPDE_HD void reverse_plain(int64_t i, int64_t r, int64_t first, const WaterRows<V>& water,
+                              const TransportRows<V>& kept, bool pulls) {
+    if (changed || entered || p.solutes() > 1) this->sides(i);
+    const V seed_top = side_cotangent(io.top_flux, i), seed_bottom = side_cotangent(io.bottom_flux, i);
+    const int64_t last = p.nz - 1;
+    Sweep sweep{wanted(i), fresh, gives(i), all(active), seed_top * top.f1, seed_bottom * bottom.f1};
+    V of_top{}, of_bottom{}, of_top_conc{}, of_bottom_conc{};
+    bool rising = false;
+    for (int64_t step = r; step >= first; --step) {
+      if (step == r || wary) enter(i, step, water, sweep), rising = false;
+      const bool more = step > first && !wary;
+      const V *now = kept.at(step, i, 0), *old = kept.at(step - 1, i, 0);
+      sweep.ahead = step > 1 ? kept.at(step - 2, i, 0) : now;
+      const Sums sums = sweep.everyone && !sweep.fresh && !sweep.gives ? sums_of(sweep.wants) : Sums::look;
+      if (!more)
+        substitute<false, Sums::look>(rising, i, now, old, sweep);
+      else if (sums == Sums::faces)
+        substitute<true, Sums::faces>(rising, i, now, old, sweep);
+      else if (sums == Sums::faces_cells)
+        substitute<true, Sums::faces_cells>(rising, i, now, old, sweep);
+      else if (sums == Sums::all)
+        substitute<true, Sums::all>(rising, i, now, old, sweep);
+      else
+        substitute<true, Sums::look>(rising, i, now, old, sweep);
+      check_finite(rising ? sweep.top : sweep.bottom);
+      if (wary) check_plain(i);
+      const V top_flux = sweep.top + seed_top, bottom_flux = sweep.bottom + seed_bottom;
+      of_top = of_top + top_flux, of_bottom = of_bottom + bottom_flux;
+      of_top_conc = of_top_conc + top_flux * select(active, now[last], V{});
+      of_bottom_conc = of_bottom_conc + bottom_flux * select(active, now[0], V{});
+      rising = !rising, sweep.fresh = false;
+    }
+    const V top_spread = side(i, last, top, -flux(p.nz), of_top, of_top_conc, kTopValue, p.nz, R(-1));
+    const V bottom_spread = side(i, 0, bottom, flux(0), of_bottom, of_bottom_conc, kBottomValue, 0, R(1));
+    if (diffuses(i)) pull_spread(i, last, top_spread), pull_spread(i, 0, bottom_spread);
+    if (pulls) pull(i);
+  }
+
+  // The factors of an elimination from the top cell down, beside those of one from the bottom up.
+  DGPDE_HD void factorise_from_above(int64_t i) {
     const SoluteCells<V> s = solute(i);
     const int64_t last = p.nz - 1;
-    if (changed || entered || p.solutes() > 1) this->sides(i);
-    if (changed) {
-      this->template factorise<true>(i);
-      wary |= any(doubtful);
+    V up_below{};
+    this->rows(i, [&](int64_t k, V lo, V diag, V up, V, V) {
+      c.diag(k) = diag, c.lo(k) = lo, c.up(k) = up_below, up_below = up;  // c.up: what row k has of the one below
+    });
+    doubtful = Mask<V>{};
+    V lo_above{}, carried{};  // of the row above: lo, and what its multiplier takes of the one below
+    for (int64_t k = last; k >= 0; --k) {
+      const V fill = lo_above * carried;
+      doubtful = mask_or(doubtful, vabs(fill) > R(Base::kMostFill) * vabs(V(c.diag(k))));
+      const V inv = R(1) / (c.diag(k) - fill), per_hold = R(1) / s.hold(k);
+      carried = c.up(k) * inv;
+      s.inv_above(k) = inv, s.pass_above(k) = s.hold(k) * inv, s.pass(k) = s.hold(k) * s.inv(k);
+      s.from_below(k) = c.up(k) * per_hold, s.from_above(k) = lo_above * per_hold;
+      lo_above = c.lo(k);
     }
+    doubtful = mask_and(doubtful, active);
+  }
+
+  // Which of the sums of a plain solute anybody asks for.
+  struct Wanted {
+    bool cells, before, faces;
+  };
+  // What a sweep of every lane adds to, when it does nothing else; otherwise it has to look.
+  enum class Sums { look, faces, faces_cells, all };
+  static DGPDE_HD Sums sums_of(const Wanted& wants) {
+    if (!wants.faces) return Sums::look;
+    if (wants.before) return wants.cells ? Sums::all : Sums::look;
+    return wants.cells ? Sums::faces_cells : Sums::faces;
+  }
+  // What the sweeps of a run of equal steps share.
+  struct Sweep {
+    Wanted wants;
+    bool fresh, gives, everyone;
+    V seed_top, seed_bottom;   // what the fluxes through the sides add to the right-hand side of each step
+    V top{}, bottom{};         // multipliers there of the step in hand
+    const V* ahead = nullptr;  // the row of concentrations that is fetched for the sweep after the next one
+  };
+
+  // Whether something comes and goes in single steps.
+  DGPDE_HD bool gives(int64_t i) const {
+    return w.source || p.kinds[i].parent >= 0 || io.grad[i].slot[kProduction].data || this->has_daughter(i);
+  }
+
+  // Rows come from main memory, and what the processor fetches by itself stops at the end of each.
+  static DGPDE_HD void fetch([[maybe_unused]] const V* at) {
+#ifndef __CUDACC__
+    __builtin_prefetch(at, 0, 2);
+#endif
+  }
+
+  // The right-hand side of the last of some equal steps, eliminated from the bottom up.
+  DGPDE_HD void enter(int64_t i, int64_t r, const WaterRows<V>& water, const Sweep& sweep) {
+    const SoluteCells<V> s = solute(i);
+    const int64_t last = p.nz - 1;
     const bool tells = this->has_daughter(i);
-    const V seed_top = side_cotangent(io.top_flux, i), seed_bottom = side_cotangent(io.bottom_flux, i);
     Mask<V> ends{};
     const bool observes = observed_lanes(water, r, ends);
-    V z{}, elim{};
+    V y{};
     for (int64_t k = 0; k <= last; ++k) {
       V of_c = s.next(k, 0);
       if (observes) of_c = of_c + observed(i, k, ends);
       if (tells) of_c = of_c + s.input(k, kDecay) * s.store(k) * s.of_decayed(k);
-      if (k == last) of_c = of_c + seed_top * top.f1;
-      if (k == 0) of_c = of_c + seed_bottom * bottom.f1;
+      if (k == last) of_c = of_c + sweep.seed_top;
+      if (k == 0) of_c = of_c + sweep.seed_bottom;
       of_c = select(active, of_c, V{});
       if (wary) c.change(k) = of_c;
-      z = of_c - elim * z;
-      c.rhs(k) = z, elim = s.elim(k);
+      s.half(k) = y = of_c * s.inv(k) - s.elim(k) * y;
     }
-    const V *now = kept.at(r, i, 0), *old = kept.at(r - 1, i, 0);
-    const Wanted wants = wanted(i);
-    const bool everyone = all(active);
-    const auto add = [&](V& sum, V x) { sum = fresh ? x : sum + x; };
-    const bool gives = w.source || kind.parent >= 0 || io.grad[i].slot[kProduction].data || tells;
-    V lambda{}, above{};
-    for (int64_t k = last; k >= 0; --k) {
-      const V lambda_above = lambda, conc = everyone ? now[k] : select(active, now[k], V{});
-      lambda = c.rhs(k) * s.inv(k) - s.couple(k) * lambda;
-      if (wants.cells) add(s.of_now(k), lambda * conc);
-      if (wants.before) add(s.of_old(k), lambda * (everyone ? old[k] : select(active, old[k], V{})));
-      if (wants.faces && k < last) {
-        const V through = lambda_above - lambda;
-        add(s.of_below(k), through * conc), add(s.of_above(k), through * above);
+  }
+
+  // Multipliers of a step, from one end of the column to the other, and what they add to the sums; with `kMore` in the
+  // same sweep the elimination for the step before, whose right-hand side they are, which then ends where its
+  // substitution begins.
+  template <bool kMore, Sums kSums>
+  DGPDE_HD void substitute(bool rising, int64_t i, const V* now, const V* old, Sweep& sweep) {
+    rising ? substitute<true, kMore, kSums>(i, now, old, sweep) : substitute<false, kMore, kSums>(i, now, old, sweep);
+  }
+  // A function of its own: inside of the run its addresses would not stay in registers.
+  template <bool kRising, bool kMore, Sums kSums>
+  DGPDE_HD_NOINLINE void substitute(int64_t i, const V* now, const V* old, Sweep& sweep) {
+    constexpr bool kBare = kSums != Sums::look;
+    const SoluteCells<V> s = solute(i);
+    const int64_t last = p.nz - 1, begin = kRising ? 0 : last, end = last - begin, toward = kRising ? 1 : -1;
+    const bool cells = kBare ? kSums != Sums::faces : sweep.wants.cells;
+    const bool before = kBare ? kSums == Sums::all : sweep.wants.before, faces = kBare || sweep.wants.faces;
+    const bool fresh_sums = !kBare && sweep.fresh, together = kBare || sweep.everyone;
+    const auto there = [&](const V* row, int64_t k) { return together ? row[k] : select(active, row[k], V{}); };
+    // rounded: a lane sums up the same way in every kind of sweep
+    const auto add = [&](V& sum, V x) { sum = fresh_sums ? x : sum + rounded(x); };
+    const auto inverse = [&](int64_t k) -> V { return kRising ? s.inv(k) : s.inv_above(k); };
+    V lambda{}, conc{}, y{}, seed{};
+    if (kMore) seed = (kRising ? sweep.seed_bottom : sweep.seed_top) * inverse(begin);
+    int64_t behind = last;
+    for (int64_t k = begin, j = 0; j <= last; ++j, k += toward) {
+      fetch(sweep.ahead + k);
+      const V lambda_behind = lambda, conc_behind = conc;
+      conc = there(now, k);
+      if constexpr (kMore) {
+        const V neighbour = kRising ? s.from_below(k) : s.from_above(k);
+        const V made = kRising ? s.pass_above(k) : s.pass(k), meets = kRising ? s.pass(k) : s.pass_above(k);
+        lambda = s.half(k) - neighbour * made * lambda;
+        y = meets * lambda + seed - neighbour * meets * y;
+        s.half(k) = y, seed = V{};
+      } else {
+        lambda = s.half(k) - (kRising ? s.from_below(k) * s.pass_above(k) : s.couple(k)) * lambda;
+        const V carry = lambda * s.hold(k);
+        s.next(k, 0) = together ? carry : select(active, carry, V(s.next(k, 0)));
       }
-      if (fresh) s.of_side(k) = V{};
-      const V carry = lambda * s.hold(k);
-      s.next(k, 0) = everyone ? carry : select(active, carry, V(s.next(k, 0)));
-      if (gives) give(i, k, lambda, conc);
-      if (wary || k == last || k == 0) c.rhs(k) = lambda;
-      above = conc;
+      if (cells) add(s.of_now(k), lambda * conc);
+      if (before) add(s.of_old(k), lambda * there(old, k));
+      if (faces) {
+        // of the face between this cell and the one behind; the first cell has none, and gives to that above the top
+        const int64_t face = kRising ? behind : k;
+        const V through = kRising ? lambda - lambda_behind : lambda_behind - lambda;
+        add(s.of_below(face), through * (kRising ? conc_behind : conc));
+        add(s.of_above(face), through * (kRising ? conc : conc_behind));
+        behind = k;
+      }
+      if constexpr (!kBare) {
+        if (sweep.gives) give(i, k, lambda, conc);
+        if (wary) c.rhs(k) = lambda;
+      }
+      if (j == 0) (kRising ? sweep.bottom : sweep.top) = lambda;
     }
-    check_finite(lambda);
-    if (wary) check_plain(i);
-    const V at_top = select(active, now[last], V{}), at_bottom = select(active, now[0], V{});
-    const V top_flux = c.rhs(last) + seed_top, bottom_flux = c.rhs(0) + seed_bottom;
-    s.of_side(last) = s.of_side(last) + side(i, last, top, -flux(p.nz), top_flux, at_top, kTopValue, p.nz, R(-1));
-    s.of_side(0) = s.of_side(0) + side(i, 0, bottom, flux(0), bottom_flux, at_bottom, kBottomValue, 0, R(1));
-    if (pulls) pull(i);
+    (kRising ? sweep.top : sweep.bottom) = lambda;
+    if (kMore) s.half(end) = y + (kRising ? sweep.seed_top : sweep.seed_bottom) * inverse(end);
   }
 
   // What comes and goes in single steps: sources, production, what a parent and a daughter pass on.
@@ -207,10 +344,6 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
     }
   }
 
-  // Which of the sums of a plain solute anybody asks for.
-  struct Wanted {
-    bool cells, before, faces;
-  };
   DGPDE_HD Wanted wanted(int64_t i) const {
     const MutableView* grad = io.grad[i].slot;
     return {watered || grad[kDecay].data || grad[kCapacity].data, before_watered || grad[kCapacity].data,
@@ -239,7 +372,7 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
         s.sum(k, kCapacity) = s.sum(k, kCapacity) + held;
         bar.before[k] = bar.before[k] + held;
       }
-      V of_spread = s.of_side(k) + from_below;
+      V of_spread = from_below;
       if (wants.faces && k + 1 < p.nz) {
         const V q = flux(k + 1), of_conductance = (s.of_below(k) - s.of_above(k)) * (R(0.5) / this->distance(k));
         const V length = s.input(k, kDispersivity) + s.input(k + 1, kDispersivity), along = of_conductance * vabs(q);

@@ -67,7 +67,7 @@ class TransportTangent : TransportReplay<V> {
           if (in.slot[slot].data) s.sum(k, slot) = load<V>(in.slot[slot], 0, k, lanes);
         if (!io.start) {
           for (int j = 0; j < kStates; ++j)
-            s.next(k, j) = load<V>(View{io.state + this->state_at(i, j, k), 0, 0, 1}, 0, 0, lanes);
+            s.next(k, j) = load<V>(View{static_cast<R*>(io.state) + this->state_at(i, j, k), 0, 0, 1}, 0, 0, lanes);
           continue;
         }
         const V dc = in.slot[kInitial].data ? load<V>(in.slot[kInitial], 0, k, lanes) : V{};
@@ -220,7 +220,8 @@ class TransportTangent : TransportReplay<V> {
     add_flux(io.top_flux, i, top_moved + top.f1 * s.next(p.nz - 1, 0));
     add_flux(io.bottom_flux, i, bottom_moved + bottom.f1 * s.next(0, 0));
   }
-  DGPDE_HD void add_flux(double* to, int64_t i, V x) const {
+  DGPDE_HD void add_flux(void* fluxes, int64_t i, V x) const {
+    R* to = static_cast<R*>(fluxes);
     for (int lane = 0; lane < W; ++lane)
       if (get_mask(active, lane))
         to[this->solute_at(interval[lane], i) + lanes.column(lane)] += get(weight, lane) * get(x, lane);
@@ -230,7 +231,7 @@ class TransportTangent : TransportReplay<V> {
     for (int lane = 0; lane < W; ++lane) {
       if (!get_mask(active, lane) || !water.ends_interval(r, lane)) continue;
       for (int64_t i = 0; i < p.solutes(); ++i) {
-        double* to = io.concentration + this->solute_at(interval[lane], i) * p.nz + lanes.column(lane);
+        R* to = static_cast<R*>(io.concentration) + this->solute_at(interval[lane], i) * p.nz + lanes.column(lane);
         for (int64_t k = 0; k < p.nz; ++k) to[k * p.n] = get(V(solute(i).next(k, 0)), lane);
       }
     }
@@ -242,7 +243,7 @@ class TransportTangent : TransportReplay<V> {
     for (int64_t i = 0; i < p.solutes(); ++i)
       for (int j = 0; j < kStates; ++j)
         for (int64_t k = 0; k < p.nz; ++k)
-          store<V>(io.state + this->state_at(i, j, k), 1, lanes, own, solute(i).next(k, j));
+          store<V>(static_cast<R*>(io.state) + this->state_at(i, j, k), 1, lanes, own, solute(i).next(k, j));
   }
 };
 

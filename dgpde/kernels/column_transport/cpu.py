@@ -1,4 +1,4 @@
-"""The C++ twin: packs of columns in SIMD lanes, packs shared out among threads. Float64."""
+"""The C++ twin: packs of columns in SIMD lanes, packs shared out among threads. Float64 or float32."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ def native_transport(
     p = native_module().TransportProblem()
     p.n, p.nz, p.intervals = problem.n, problem.nz, segment.last - segment.first
     p.evaporation, p.max_newton = problem.evaporation, problem.max_newton
+    p.single = problem.dtype == torch.float32
     p.linear_tolerance = problem.linear_tolerance
     p.set_scheme(SCHEMES.index(problem.scheme))
     dz = problem.dz.contiguous()
@@ -127,11 +128,11 @@ class Run:
         """Nothing computed yet; what a failed column never reaches stays nan."""
         n, nz, s, t = problem.n, problem.nz, len(problem.solutes), problem.intervals
         outputs = {
-            "concentration": torch.full((t, s, nz, n), torch.nan, dtype=torch.float64),
-            "top_flux": torch.zeros(t, s, n, dtype=torch.float64),
-            "bottom_flux": torch.zeros(t, s, n, dtype=torch.float64),
+            "concentration": torch.full((t, s, nz, n), torch.nan, dtype=problem.dtype),
+            "top_flux": torch.zeros(t, s, n, dtype=problem.dtype),
+            "bottom_flux": torch.zeros(t, s, n, dtype=problem.dtype),
         }
-        return cls(outputs, empty_report(problem), torch.zeros(s, STATES, nz, n, dtype=torch.float64))
+        return cls(outputs, empty_report(problem), torch.zeros(s, STATES, nz, n, dtype=problem.dtype))
 
 
 def forward(
@@ -212,8 +213,8 @@ class Forward:
         """Nothing has moved yet."""
         n, nz, s, t = problem.n, problem.nz, len(problem.solutes), problem.intervals
         shapes = {"concentration": (t, s, nz, n), "top_flux": (t, s, n), "bottom_flux": (t, s, n)}
-        outputs = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
-        return cls(problem, inputs, tangents, outputs, torch.zeros(s, STATES, nz, n, dtype=torch.float64))
+        outputs = {name: torch.zeros(shape, dtype=problem.dtype) for name, shape in shapes.items()}
+        return cls(problem, inputs, tangents, outputs, torch.zeros(s, STATES, nz, n, dtype=problem.dtype))
 
 
 def tangent(walk: Forward, water: NativeWater, kept: Any, segment: Segment, skip: Tensor) -> None:

@@ -44,7 +44,7 @@ def column_transport(
 
     Args:
         problem: what is not differentiated.
-        inputs: the tensors named by ``problem.input_names()``, float64 on the CPU, of full shape.
+        inputs: the tensors named by ``problem.input_names()``, of ``problem.dtype`` on the CPU, of full shape.
         water: a flow run or steady water.
         backend: "cpu" (None) or "reference".
 
@@ -57,6 +57,8 @@ def column_transport(
             f"backend must be one of {', '.join(BACKENDS)} or None for transport in columns, it is {backend!r}"
         )
     if backend == "reference":
+        if problem.dtype != torch.float64:
+            raise ValueError(f"backend 'reference' computes in float64, the inputs are {problem.dtype}")
         return column_transport_reference(problem, inputs, water.reference_steps())
     journey = Journey(problem, water)
     own = {name: inputs[name] for name in problem.input_names()}
@@ -129,11 +131,11 @@ class Journey:
             inputs=inputs,
             cotangents={name: value.contiguous() for name, value in cotangents.items() if value is not None},
             gradients={
-                name: torch.zeros(inputs[name].shape, dtype=torch.float64)
+                name: torch.zeros(inputs[name].shape, dtype=problem.dtype)
                 for name in self.own
                 if name in wanted
             },
-            carry=torch.zeros(len(problem.solutes), 3, problem.nz, problem.n, dtype=torch.float64),
+            carry=torch.zeros(len(problem.solutes), 3, problem.nz, problem.n, dtype=problem.dtype),
             status=torch.zeros(problem.n, dtype=torch.int32),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 SCHEMES = ("upwind", "central", "tvd")
@@ -63,7 +64,8 @@ class TransportProblem:
     """The part of a transport run in columns through which no gradient flows.
 
     Shapes: n columns of nz cells, T output intervals, S solutes. ``dz`` [nz] m and ``times`` [T + 1] s are float64
-    on the CPU. ``evaporation``: water that leaves at the top evaporates.
+    on the CPU. ``evaporation``: water that leaves at the top evaporates. ``dtype``: of the inputs and outputs, float64
+    or float32.
     """
 
     n: int
@@ -73,6 +75,7 @@ class TransportProblem:
     scheme: str
     solutes: tuple[SoluteProblem, ...]
     evaporation: bool
+    dtype: torch.dtype = torch.float64
     max_newton: int = 100
     linear_tolerance: float = 1e-10
 
@@ -117,3 +120,4 @@ def check_inputs(problem: TransportProblem, inputs: dict[str, Tensor]) -> None:
         kind = name.partition(".")[2]
         shape = (nz, n) if kind in CELL_INPUTS else (t, nz, n) if kind in CELL_SERIES else (t, n)
         assert tuple(inputs[name].shape) == shape, (name, tuple(inputs[name].shape), shape)
+        assert inputs[name].dtype == problem.dtype, (name, inputs[name].dtype)

@@ -161,7 +161,7 @@ class SteadyRows:
         """See ``Water``."""
         cells, faces = inputs["theta"].shape, inputs["flux"].shape
         theta, before, flux, lack = (
-            torch.zeros(shape, dtype=torch.float64) for shape in (cells, cells, faces, cells)
+            inputs["theta"].new_zeros(shape) for shape in (cells, cells, faces, cells)
         )
         for segment in reversed(self.cuts):
             water = self._water(self._fields(inputs), segment)
