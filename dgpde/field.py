@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dgpde.assembly import Save, Start, Times, Words, check_save, check_start
+from dgpde.assembly import Save, Start, Times, Words, check_save, check_start, compact_view
 from dgpde.boundary import Atmosphere, NoFlow
 from dgpde.errors import SolveError
 from dgpde.frame import NOT_NEGATIVE, POSITIVE, Frame
@@ -23,7 +23,7 @@ from dgpde.linear import LinearSolver
 from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.solution import FieldResult, Solution, actual_evaporation
-from dgpde.sources import flat_cells
+from dgpde.sources import RootUptake, flat_cells
 from dgpde.trajectory import FieldRun, Progress
 
 Tensors = dict[str, Tensor]
@@ -136,6 +136,8 @@ class _Build:
             wells=torch.cat(wells).to(device) if wells else None,
             rivers=torch.cat(rivers).to(device) if rivers else None,
             source=bool(words.sources),
+            roots=words.roots is not None,
+            root_knots=knots.knots if (knots := words.responses().get("root_response")) is not None else None,
             active=None if grid.active is None else grid.active.reshape(self.shape).to(device),
             classes=None if classes is None else classes.reshape(self.shape),
             knots=soil.knots,
@@ -182,7 +184,32 @@ class _Build:
             given = [river.inputs(frame, k) for k, river in enumerate(words.rivers)]
             for name in ("head", "conductance"):
                 found[f"rivers.{name}"] = _beside([values[name] for values in given])
+        if words.roots is not None:
+            found |= self._roots(words.roots)
         return {name: found[name] for name in problem.input_names()}
+
+    def _roots(self, roots: RootUptake) -> Tensors:
+        """The roots' inputs; sizes along which they do not vary are 1."""
+        given = roots.inputs(self.frame)
+        omega_c = given.pop("omega_c")
+        if omega_c.requires_grad or bool((omega_c != 1.0).any()):
+            raise ValueError(
+                "omega_c of RootUptake must be 1 in sections, domains and steady states: compensation would couple "
+                "all cells of a column; leave it out"
+            )
+        found = {
+            "roots.transpiration": given.pop("transpiration"),
+            "roots.density": given.pop("root_density"),
+        }
+        found |= {f"roots.{name}": value for name, value in given.items()}  # Feddes' heads
+        for name, response in self.words.responses().items():
+            found[name] = response.table(self.frame, name)
+        # a section has one row of columns
+        plane = len(self.words.grid.shape) - 1
+        return {
+            name: compact_view(value).unsqueeze(-2) if plane == 1 else compact_view(value)
+            for name, value in found.items()
+        }
 
     def _cells(self, value: Tensor) -> Tensor:
         """[t or 1, ...] values of cells with the axes of the kernel."""
@@ -290,7 +317,9 @@ def field_solution(words: Words, start: Start, run: FieldRun, out: Tensors) -> S
         ponding=out["ponding"].reshape(-1, *surface),
         boundary_flux=flux,
         runoff=out["runoff"].reshape(-1, *surface),
-        uptake=nothing.expand(intervals, *surface),
+        uptake=out["uptake"].reshape(intervals, *surface)
+        if "uptake" in out
+        else nothing.expand(intervals, *surface),
         report=report,
     )
     evaporation = None

@@ -88,8 +88,8 @@ class FieldRun:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Outputs in the order of the node's: psi, ponding, run-off and the flux of every side."""
-        return ("psi", "ponding", "runoff", *self.problem.sides)
+        """Outputs in the order of the node's: psi, ponding, run-off, uptake by roots and the flux of every side."""
+        return ("psi", "ponding", *self.problem.flux_names)
 
     @property
     def every(self) -> int:
@@ -139,9 +139,8 @@ class FieldRun:
             means = run_interval(newton, self.span(interval), interval, state, self.account, keep)
             if means is None:
                 break
-            for side, flux in means.flux.items():
-                out[side][interval] = flux
-            out["runoff"][interval] = means.runoff
+            for name, mean in means.items():
+                out[name][interval] = mean
             out["ponding"][interval + 1] = state.ponding
             if interval + 1 in rows:
                 out["psi"][rows[interval + 1]] = self.seen(state.psi)
@@ -152,14 +151,18 @@ class FieldRun:
 
     def unreached(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The outputs before anything has been computed: nan."""
+        return self._outputs(inputs, torch.nan)
+
+    def _outputs(self, inputs: dict[str, Tensor], value: float) -> dict[str, Tensor]:
+        """The outputs, filled with one value."""
         psi0, ponding0 = inputs["psi0"], inputs["ponding0"]
         out = {
-            "psi": psi0.new_full((len(self.save), *self.seen(psi0).shape), torch.nan),
-            "ponding": psi0.new_full((self.intervals + 1, *ponding0.shape), torch.nan),
-            "runoff": psi0.new_full((self.intervals, *ponding0.shape), torch.nan),
+            "psi": psi0.new_full((len(self.save), *self.seen(psi0).shape), value),
+            "ponding": psi0.new_full((self.intervals + 1, *ponding0.shape), value),
         }
-        for side in self.problem.sides:
-            out[side] = psi0.new_full((self.intervals, *self.problem.side_shape(side)), torch.nan)
+        for name in self.problem.flux_names:
+            shape = self.problem.side_shape(name if name in self.problem.sides else "top")
+            out[name] = psi0.new_full((self.intervals, *shape), value)
         return out
 
     def exact(self) -> _Exact:
@@ -257,13 +260,7 @@ class FieldRun:
         d_psi = tangents.get("psi0", torch.zeros_like(psi0))
         d_pond = tangents.get("ponding0", torch.zeros_like(ponding0))
         d_theta = stencil.push_theta(psi0, d_psi, tangents)
-        out = {
-            "psi": psi0.new_zeros((len(self.save), *self.seen(psi0).shape)),
-            "ponding": psi0.new_zeros((self.intervals + 1, *ponding0.shape)),
-            "runoff": psi0.new_zeros((self.intervals, *ponding0.shape)),
-        }
-        for side in self.problem.sides:
-            out[side] = psi0.new_zeros((self.intervals, *self.problem.side_shape(side)))
+        out = self._outputs(inputs, 0.0)
         out["ponding"][0] = d_pond
         if 0 in rows:
             out["psi"][rows[0]] = self.seen(d_psi)
@@ -288,9 +285,8 @@ class FieldRun:
                     watch(start, records, index, (old[0], d_theta), d_out)
                 d_pond = d_out["ponding"]
                 weight = record.dt / (self.span(record.interval)[1] - self.span(record.interval)[0])
-                out["runoff"][record.interval] += weight * d_out["runoff"]
-                for side in self.problem.sides:
-                    out[side][record.interval] += weight * d_out[side]
+                for name in self.problem.flux_names:
+                    out[name][record.interval] += weight * d_out[name]
                 if _ends_interval(records, index):
                     out["ponding"][record.interval + 1] = d_pond
                     if record.interval + 1 in rows:
@@ -442,7 +438,7 @@ class Backward:
         start, end = self.run.span(record.interval)
         weight = record.dt / (end - start)
         seeds = {"ponding": self.ponding}
-        for name in ("runoff", *self.run.problem.sides):
+        for name in self.run.problem.flux_names:
             if name in self.bars:
                 seeds[name] = weight * self.bars[name][record.interval]
         return seeds

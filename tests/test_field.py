@@ -323,11 +323,6 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     ),
     "engine": (lambda: field(engine="fields"), ValueError, "engine must be one of column, field"),
     "column engine": (lambda: field(engine="column"), ValueError, "engine 'column'"),
-    "roots": (
-        lambda: field(sources=[dgpde.RootUptake(1e-8, root_depth=0.5)]),
-        ValueError,
-        r"sources\[0\] is a RootUptake",
-    ),
     "well in columns": (
         lambda: Richards(Grid.columns(2, [0.1]), loam(), sources=[Well((0, 0), 1e-6)]),
         ValueError,

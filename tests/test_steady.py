@@ -66,7 +66,7 @@ def test_tracy(name: str) -> None:
 
 
 def everything() -> tuple[Tensors, object]:
-    """A section whose sides are all open: rain that runs off where it is wet, seepage, a river, wells, a source."""
+    """A section whose sides are all open: rain that runs off where it is wet, seepage, a river, a well, roots."""
     nz, nx = 6, 5
     grid = Grid((nz, nx), ([0.3, 0.25, 0.2, 0.2, 0.15, 0.1], [0.4, 0.5, 0.3, 0.6, 0.5]))
     leaves = {
@@ -82,9 +82,13 @@ def everything() -> tuple[Tensors, object]:
         "conductance": torch.tensor(2e-6, dtype=torch.float64),
         "well": torch.tensor(-2e-7, dtype=torch.float64),
         "source": 1e-7 * random(nz, nx, seed=6),
+        "tp": 1e-7 * random(nx, seed=7),
+        "h4": torch.tensor(-1.5, dtype=torch.float64),
     }
 
     def model(v: Tensors) -> Richards:
+        stress = dgpde.Feddes(-0.02, -0.04, -0.05, -0.05, v["h4"])
+        roots = dgpde.RootUptake(v["tp"], root_depth=0.9, response=stress)
         soil = dgpde.VanGenuchten(0.05, 0.4, v["alpha"], v["n"], v["k_sat"])
         return Richards(
             grid,
@@ -94,7 +98,12 @@ def everything() -> tuple[Tensors, object]:
                 "west": dgpde.SeepageFace(),
                 "east": dgpde.GeneralHead(v["head"], v["conductance"]),
             },
-            [dgpde.Well((1, 2), v["well"]), dgpde.Source(v["source"]), dgpde.River((2, 0), v["head"], 3e-7)],
+            [
+                dgpde.Well((1, 2), v["well"]),
+                dgpde.Source(v["source"]),
+                dgpde.River((2, 0), v["head"], 3e-7),
+                roots,
+            ],
             specific_storage=1e-4,
             anisotropy=v["ratio"],
         )
@@ -328,6 +337,6 @@ def test_refusals() -> None:
         Richards(GRID, LOAM, {"top": Flux(series), "bottom": Head(0.0)}).steady(-1.0)
     with pytest.raises(ValueError, match="^ponding_max must be 0"):
         Richards(GRID, LOAM, {"top": dgpde.Atmosphere(1e-6, 0.0, ponding_max=0.01)}).steady(-1.0)
-    roots = [dgpde.RootUptake(transpiration=1e-8, root_depth=0.5)]
-    with pytest.raises(ValueError, match="^sources holds a RootUptake"):
+    roots = [dgpde.RootUptake(transpiration=1e-8, root_depth=0.5, omega_c=0.7)]
+    with pytest.raises(ValueError, match="^omega_c of RootUptake must be 1"):
         Richards(Grid.columns(2, [0.1] * 5), LOAM, {"bottom": Head(0.0)}, roots).steady(-1.0)

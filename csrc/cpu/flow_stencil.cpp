@@ -202,6 +202,12 @@ class Assembly : public Stencil {
                          c.source_stride[2]);
       f = f - gain, size = size + vabs(gain), own = own + vabs(gain);
     }
+    if (c.roots && w.k >= c.root_layer) {
+      const int64_t in_zone = n - c.root_layer * step[0];
+      const V taken = at<V>(c.roots + in_zone);
+      f = f + taken, size = size + taken, own = own + taken;  // never negative
+      if constexpr (kMatrix) diag = diag + at<V>(c.root_slope + in_zone);
+    }
     if constexpr (kMatrix) {
       if (c.active) diag = diag + held<V>(n);
       set<V>(c.matrix + n, diag);

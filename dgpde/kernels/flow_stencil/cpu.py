@@ -37,6 +37,7 @@ from dgpde.kernels.flow_stencil.problem import (
     river_inflow,
 )
 from dgpde.kernels.flow_stencil.reference_path import move
+from dgpde.kernels.flow_stencil.roots import RootZone
 from dgpde.kernels.soil_relation.cpu import Relation
 
 Inputs = dict[str, Tensor]
@@ -78,6 +79,7 @@ class CpuStencil:
         self._curves: Curves | None = None
         self._wells = None if problem.wells is None else problem.wells.sort(stable=True)
         self._rivers = None if problem.rivers is None else problem.rivers.sort(stable=True)
+        self.roots = RootZone(problem, self.inputs) if problem.roots else None
         self._wet: Tensor | None = None
         self._theta_s: Tensor | None = None
         self._matrix: Tensor | None = None  # of the last evaluation that was asked for one
@@ -214,6 +216,13 @@ class CpuStencil:
             for name in ("head", "conductance"):
                 value = of_interval(f"rivers.{name}", self.inputs[f"rivers.{name}"], step.interval)
                 call.set(f"river_{name}", value[order])
+        uptake = None
+        if self.roots is not None:
+            taken, slope = self.roots.taken(step.interval, psi)
+            call.native.root_layer = self.roots.first
+            call.set("roots", taken)
+            call.set("root_slope", slope)
+            uptake = self.roots.uptake(taken)
         flux: dict[str, Tensor] = {}
         ponding, runoff = step.ponding, torch.zeros_like(step.ponding)
         for side in problem.sides:
@@ -253,6 +262,7 @@ class CpuStencil:
             ponding=ponding,
             runoff=runoff,
             matrix=coefficients,
+            uptake=uptake,
         )
 
     def linearise(self, step: Step, psi: Tensor) -> CpuLinearised:
@@ -272,7 +282,8 @@ class CpuStencil:
         if problem.rivers is not None:
             rivers = river_inflow(self.inputs, problem.rivers, step.interval, psi)
         elastic = self.inputs["storage"] * curves.theta * (psi - step.psi)
-        return Carried(curves.theta, elastic, flow, sides, rivers)
+        roots = None if self.roots is None else self.roots.field(step.interval, psi)
+        return Carried(curves.theta, elastic, flow, sides, rivers, roots)
 
     def pull_theta(self, psi: Tensor, carry_theta: Tensor, gradients: Inputs) -> Tensor:
         """d/dx of <carry_theta, theta(psi; x)>."""
@@ -326,6 +337,8 @@ class CpuLinearised:
             for name, partial in self._partials(side):
                 if name in cotangents:
                     on_side(found, side).add_(cotangents[name] * (partial[PSI] + partial[KR] * slope))
+        if self.stencil.roots is not None:
+            self.stencil.roots.load(self.step, self.psi, cotangents, found)
         return self._load_carried(found, cotangents)
 
     def _load_carried(self, found: Tensor, cotangents: Cotangents) -> Tensor:
@@ -377,6 +390,8 @@ class CpuLinearised:
             if has_pond and side == "top":
                 carry_ponding = by_input[PONDING]
         pull_points(problem, stencil.inputs, step, self.psi, multiplier, cotangents, gradients)
+        if stencil.roots is not None:
+            stencil.roots.pull(step, self.psi, multiplier, cotangents, gradients)
         if any(name.startswith("soil.") for name in gradients):
             stencil.pull_soil(self.psi, grad_theta, grad_kr, gradients)
         return new_theta, new_psi, carry_ponding
@@ -440,6 +455,8 @@ class CpuLinearised:
                 )
             on_side(found, side).sub_(stencil.areas[side] * outputs[side])
         outputs |= push_points(problem, stencil.inputs, self.step, self.psi, psi, tangents, found)
+        if stencil.roots is not None:
+            outputs |= stencil.roots.push(self.step, self.psi, psi, tangents, found)
         return found, dot_theta, outputs
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES
+from dgpde.kernels.flow_stencil.forward_mode import pushed
 from dgpde.kernels.flow_stencil.problem import (
     DARCY,
     PRESCRIBED,
@@ -19,7 +20,7 @@ from dgpde.kernels.flow_stencil.problem import (
     of_interval,
     on_side,
 )
-from dgpde.kernels.flow_stencil.reference import pushed, side_flow
+from dgpde.kernels.flow_stencil.reference import side_flow
 from dgpde.kernels.reference_faces import Boundary
 
 Inputs = dict[str, Tensor]
