@@ -325,6 +325,10 @@ class _Exact:
         self.run, self.solver = run, run.make_solver(run.options)
         self.dt: float | None = None  # of the matrix that the solver holds
 
+    def recalls(self, record: Record) -> bool:
+        """Whether the solver begins this step's solve by itself from those before, which had the same matrix."""
+        return self.run.problem.linear and self.solver.recalls and self.dt == record.dt
+
     def solve(
         self,
         there: Linearised,
@@ -344,6 +348,7 @@ class _Exact:
             # Rows of cells that take no part are multiples of the identity, of another size than those of the others.
             outside = torch.where(active, 0.0, rhs) / IDENTITY
             rhs = torch.where(active, rhs, 0.0)
+            guess = None if guess is None else torch.where(active, guess, 0.0)
         if not bool(rhs.any()):
             return rhs if active is None else outside
         tolerance = self.run.options.linear_tolerance
@@ -351,8 +356,8 @@ class _Exact:
         if not problem.linear or self.dt != record.dt:
             self.solver.setup(StencilMatrix(there.matrix, symmetric=problem.symmetric))
             self.dt = record.dt
-        result = self.solver.solve(rhs, x0=guess, tolerance=tolerance, transposed=transposed)
-        if not (result.converged and bool(torch.isfinite(result.x).all())):
+        result = self.solver.solve(rhs, guess, tolerance, transposed, recall=problem.linear)
+        if not result.converged:
             what = "transposed linear solve of the adjoint" if transposed else "linear solve of the tangent"
             start = self.run.span(record.interval)[0]
             raise SolveError(
@@ -426,7 +431,7 @@ class Backward:
                 seeds[name] = seeds[name] + seed if name in seeds else seed
         there = self.stencil.linearise(step, record.psi)
         load = self.psi + there.load(seeds, self.theta)
-        guess = self.forecast.guess(record.dt)
+        guess = None if self.exact.recalls(record) else self.forecast.guess(record.dt)
         multiplier = self.exact.solve(there, load, guess, record, transposed=True)
         self.forecast.add(record.dt, multiplier)
         self.theta, self.psi, self.ponding = there.pull(multiplier, seeds, self.theta, self.within)
