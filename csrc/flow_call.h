@@ -81,9 +81,10 @@ struct SideCall {
   const double *elevation = nullptr, *transmissivity = nullptr, *kr_b = nullptr, *psi = nullptr, *kr = nullptr,
                *ponding_old = nullptr;
   const double* value[4] = {};
+  const double *share = nullptr, *share_psi = nullptr;  // of the evaporation that the cells let through, its slope
   double *flux = nullptr, *flux_psi = nullptr, *flux_kr = nullptr, *scale = nullptr, *ponding = nullptr,
          *runoff = nullptr;
-  double* partials = nullptr;  // [3, 9, count] of flux, ponding and runoff
+  double* partials = nullptr;  // [3, kBoundaryInputs, count] of flux, ponding and runoff
 };
 
 }  // namespace dgpde

@@ -16,6 +16,7 @@ from dgpde.kernels.column_flow.problem import STATUS_TEXT, Report
 from dgpde.kernels.flow_stencil.function import choose_stencil
 from dgpde.kernels.flow_stencil.problem import AXES, DARCY, PRESCRIBED, StencilProblem, on_side
 from dgpde.kernels.flow_stencil.problem import SIDES as STENCIL_SIDES
+from dgpde.kernels.flow_stencil.responses import EVAPORATION
 from dgpde.kernels.node import as_node
 from dgpde.kernels.soil_relation.function import soil_relation
 from dgpde.kernels.soil_relation.reference import is_shared
@@ -60,11 +61,6 @@ def set_up_field(
 ) -> tuple[FieldRun, Tensors]:
     """The run and its differentiable inputs."""
     grid, frame = words.grid, start.frame
-    if isinstance(words.top, Atmosphere) and words.top.evaporation_response is not None:
-        raise ValueError(
-            "evaporation_response of the Atmosphere is there for runs of columns; leave it out of sections, domains "
-            "and steady states"
-        )
     if frame.dtype != torch.float64:
         raise ValueError(
             f"psi0 and the other tensors are {frame.dtype}; the field engine computes in float64: cast them"
@@ -122,6 +118,7 @@ class _Build:
         device = self.frame.device
         soil, field = words.soil, grid.shape
         classes = soil.classes_on(field, device)
+        knots = {name: response.knots for name, response in words.responses().items()}
         wells, rivers = ([place.flat(field) for place in places] for places in (words.wells, words.rivers))
         self.problem = StencilProblem(
             shape=self.shape,
@@ -137,7 +134,8 @@ class _Build:
             rivers=torch.cat(rivers).to(device) if rivers else None,
             source=bool(words.sources),
             roots=words.roots is not None,
-            root_knots=knots.knots if (knots := words.responses().get("root_response")) is not None else None,
+            root_knots=knots.get("root_response"),
+            evaporation_knots=knots.get(EVAPORATION),
             active=None if grid.active is None else grid.active.reshape(self.shape).to(device),
             classes=None if classes is None else classes.reshape(self.shape),
             knots=soil.knots,
@@ -186,6 +184,8 @@ class _Build:
                 found[f"rivers.{name}"] = _beside([values[name] for values in given])
         if words.roots is not None:
             found |= self._roots(words.roots)
+        for name, response in words.responses().items():
+            found[name] = self._columns(response.table(frame, name))
         return {name: found[name] for name in problem.input_names()}
 
     def _roots(self, roots: RootUptake) -> Tensors:
@@ -202,14 +202,12 @@ class _Build:
             "roots.density": given.pop("root_density"),
         }
         found |= {f"roots.{name}": value for name, value in given.items()}  # Feddes' heads
-        for name, response in self.words.responses().items():
-            found[name] = response.table(self.frame, name)
-        # a section has one row of columns
-        plane = len(self.words.grid.shape) - 1
-        return {
-            name: compact_view(value).unsqueeze(-2) if plane == 1 else compact_view(value)
-            for name, value in found.items()
-        }
+        return {name: self._columns(value) for name, value in found.items()}
+
+    def _columns(self, value: Tensor) -> Tensor:
+        """[..., ny or 1, nx or 1] of [..., *top]; a section has one row of columns."""
+        value = compact_view(value)
+        return value.unsqueeze(-2) if len(self.words.grid.shape) == 2 else value
 
     def _cells(self, value: Tensor) -> Tensor:
         """[t or 1, ...] values of cells with the axes of the kernel."""

@@ -57,7 +57,7 @@ def section() -> Case:
         "ratio": torch.tensor(2.5, dtype=torch.float64),
         "rain": torch.tensor([2e-5, 0.0, 1e-6, 5e-5], dtype=torch.float64)[:, None]
         * (0.8 + 0.4 * random(nx, seed=5)),
-        "pet": torch.tensor([0.0, 6e-7, 2e-7, 0.0], dtype=torch.float64),
+        "pet": torch.tensor([0.0, 8e-7, 3e-7, 0.0], dtype=torch.float64),
         "psi_min": torch.tensor(-4.0, dtype=torch.float64),
         "head": torch.tensor([0.55, 0.6, 0.5, 0.45], dtype=torch.float64),
         "conductance": torch.tensor(2e-6, dtype=torch.float64),
@@ -68,13 +68,19 @@ def section() -> Case:
         "root_depth": 0.5 + 0.2 * random(nx, seed=9),
         "h1": torch.tensor(-0.1, dtype=torch.float64),
         "h4": -1.2 - 0.2 * random(nx, seed=10),
+        "share": 0.8 + 0.2 * random(nx, 5, seed=20),
         "psi0": 0.45 - grid.z + 0.05 * random(nz, nx, seed=7),
         "pond": torch.full((nx,), 1e-3, dtype=torch.float64),
     }
 
     def model(v: Tensors) -> dgpde.Richards:
         soil = dgpde.VanGenuchten(0.05, v["theta_s"], v["alpha"], v["n"], v["k_sat"])
-        atmosphere = dgpde.Atmosphere(dgpde.Series(v["rain"]), dgpde.Series(v["pet"]), v["psi_min"], 2e-3)
+        share = dgpde.TabulatedStress(
+            torch.nn.functional.pad(v["share"], (0, 1)), (-0.3, -60.0), torch.arange(nx)
+        )
+        atmosphere = dgpde.Atmosphere(
+            dgpde.Series(v["rain"]), dgpde.Series(v["pet"]), v["psi_min"], 2e-3, evaporation_response=share
+        )
         stress = dgpde.Feddes(v["h1"], -0.35, -0.45, -0.55, v["h4"], rate_high=8e-8, rate_low=3e-8)
         return dgpde.Richards(
             grid,
@@ -100,7 +106,13 @@ def section() -> Case:
         lambda v: v["psi0"],
         [0.0, 2 * HOUR, 20 * HOUR, 30 * HOUR, 32 * HOUR],
         dgpde.SolveOptions(
-            dt_initial=600.0, dt_min=1e-3, tolerance=1e-13, time_error=2e-2, linear_tolerance=1e-12
+            # longer steps fail in one backend and not in another, whose steps then differ
+            dt_initial=600.0,
+            dt_min=1e-3,
+            dt_max=2.0 * HOUR,
+            tolerance=1e-13,
+            time_error=2e-2,
+            linear_tolerance=1e-12,
         ),
         lambda v: v["pond"],
     )

@@ -49,6 +49,7 @@ def make(
     inactive: bool = False,
     lateral: bool = True,
     root_knots: tuple[float, float] | None = None,
+    evaporation_knots: tuple[float, float] | None = None,
 ) -> tuple[StencilProblem, Tensors, Step, Tensor]:
     """A random problem in which every input differs from cell to cell."""
     torch.manual_seed(sum(shape) + len(relation))
@@ -77,6 +78,7 @@ def make(
         source=True,
         roots=True,
         root_knots=root_knots,
+        evaporation_knots=evaporation_knots,
         active=active,
     )
     inputs = {
@@ -96,6 +98,8 @@ def make(
             inputs[f"roots.{name}"] = head + 0.3 * draw(2, 1, nx, low=-0.5, high=0.5)
     else:
         inputs["root_response"] = draw(9, 2, ny, nx, low=0.0, high=1.0)
+    if evaporation_knots is not None:
+        inputs["evaporation_response"] = draw(9, 2, ny, 1, low=0.0, high=1.0)
     for axis in problem.axes:
         face = 1e-5 * draw(*shape)
         face.narrow(axis, shape[axis] - 1, 1).zero_()
@@ -251,6 +255,11 @@ def test_a_tabulated_response_of_roots(shape: tuple[int, int, int]) -> None:
     compare(problem, inputs, step, psi)
     shared = inputs | {"root_response": inputs["root_response"][..., :1, :1]}
     compare(problem, shared, step, psi)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_response_of_evaporation(shape: tuple[int, int, int]) -> None:
+    compare(*make(shape, evaporation_knots=(-2.0, 0.4), inactive=shape == (3, 4, 17)))
 
 
 def test_inactive_cells_stay_as_they_are() -> None:

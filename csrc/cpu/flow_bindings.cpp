@@ -82,6 +82,8 @@ void set_flow(FlowCall& c, const std::string& name, uintptr_t address, int slot)
 
 void set_side(SideCall& c, const std::string& name, uintptr_t address, int slot) {
   DGPDE_ARRAYS(value, 4)
+  DGPDE_ARRAY(share);
+  DGPDE_ARRAY(share_psi);
   DGPDE_ARRAY(elevation);
   DGPDE_ARRAY(transmissivity);
   DGPDE_ARRAY(kr_b);

@@ -464,7 +464,7 @@ double flux_scale(const BoundaryFace<double>& f, double psi, double kr, double p
       return f.value[1] * (vabs(f.value[0]) + vabs(psi) + vabs(f.elevation));
     case Boundary::atmosphere: {
       const auto [wet, conductance] = darcy(0.0, 1.0);
-      const double net = f.value[0] - f.value[1], available = net + ponding_old / dt;
+      const double net = f.value[0] - f.value[1] * f.share, available = net + ponding_old / dt;
       if (available > conductance * (f.rise - psi))
         return wet + conductance * (ponding_old + dt * vabs(net) + f.value[3]);
       const auto [dry, k] = darcy(f.value[2], f.kr_b);
@@ -475,8 +475,6 @@ double flux_scale(const BoundaryFace<double>& f, double psi, double kr, double p
   }
 }
 
-constexpr int kFieldInputs = kInShare;  // those before it: the evaporation of a field has no response
-
 void flow_side(const SideCall& call) {
   const bool rest = call.partials != nullptr;
   for (int64_t i = 0; i < call.count; ++i) {
@@ -486,6 +484,7 @@ void flow_side(const SideCall& call) {
     f.rise = call.rise, f.half = call.half, f.gravity = call.gravity, f.elevation = call.elevation[i];
     for (int v = 0; v < 4; ++v) f.value[v] = call.value[v] ? call.value[v][i] : 0.0;
     f.kr_b = call.kr_b ? call.kr_b[i] : 0.0;
+    if (call.share) f.share = call.share[i], f.share_psi = call.share_psi[i];
     BoundaryFlux<double> out{};
     BoundaryPartials<double> d{};
     const double pond = call.ponding_old[i];
@@ -499,7 +498,7 @@ void flow_side(const SideCall& call) {
     if (!rest) continue;
     const double* sets[3] = {d.q, d.ponding, d.runoff};
     for (int s = 0; s < 3; ++s)
-      for (int p = 0; p < kFieldInputs; ++p) call.partials[(s * kFieldInputs + p) * call.count + i] = sets[s][p];
+      for (int p = 0; p < kBoundaryInputs; ++p) call.partials[(s * kBoundaryInputs + p) * call.count + i] = sets[s][p];
   }
 }
 

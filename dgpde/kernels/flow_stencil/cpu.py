@@ -37,6 +37,7 @@ from dgpde.kernels.flow_stencil.problem import (
     river_inflow,
 )
 from dgpde.kernels.flow_stencil.reference_path import move
+from dgpde.kernels.flow_stencil.responses import EVAPORATION, pull_share, push_share, share_and_slope
 from dgpde.kernels.flow_stencil.roots import RootZone
 from dgpde.kernels.soil_relation.cpu import Relation
 
@@ -46,12 +47,12 @@ MOVED = 1 << 15  # cells that an update moves at a time
 FLOWS = tuple(f"flow_{axis}" for axis in AXES)
 ROWS = ("squares", "beyond", "exact", "sum", "terms")
 # Where the partial derivatives of a boundary flux stand (enum BoundaryInput in csrc/math/column_faces.h).
-PSI, KR, KR_B, TRANSMISSIVITY, VALUE, PONDING, PARTIALS = 0, 1, 2, 3, 4, 8, 9
+PSI, KR, KR_B, TRANSMISSIVITY, VALUE, PONDING, SHARE, PARTIALS = 0, 1, 2, 3, 4, 8, 9, 10
 
 
 @dataclass(frozen=True)
 class SideFlow:
-    """The faces of one side at some state, [*side]; partials [3, 9, *side] of flux, ponding and run-off."""
+    """The faces of one side at some state, [*side]; partials [3, 10, *side] of flux, ponding and run-off."""
 
     flux: Tensor
     flux_psi: Tensor
@@ -159,6 +160,10 @@ class CpuStencil:
             give("kr_b", now(f"{side}.kr"))
         if kind in DARCY:
             give("transmissivity", now(f"{side}.transmissivity"))
+        if side == "top" and problem.evaporation_knots is not None:
+            share, slope = share_and_slope(problem, inputs, on_side(psi, side))
+            give("share", share)
+            give("share_psi", slope)
         names = ("flux", "flux_psi", "flux_kr", "scale", "ponding", "runoff")
         found: dict[str, Any] = {name: psi.new_empty(shape) for name in names}
         found["partials"] = psi.new_empty(3, PARTIALS, *shape) if partials else None
@@ -323,7 +328,7 @@ class CpuLinearised:
         return now.matrix
 
     def _partials(self, side: str) -> list[tuple[str, Tensor]]:
-        """(name of an output, its partial derivatives [9, *side]) of what one side's faces give."""
+        """(name of an output, its partial derivatives [10, *side]) of what one side's faces give."""
         partials = self.faces[side].partials
         assert partials is not None
         outputs = [(side, partials[0])]
@@ -397,7 +402,7 @@ class CpuLinearised:
         return new_theta, new_psi, carry_ponding
 
     def _pull_side(self, side: str, multiplier: Tensor, cotangents: Cotangents, gradients: Inputs) -> Tensor:
-        """[9, *side]: the cotangents of what the faces of a side read; added to the gradients."""
+        """[10, *side]: the cotangents of what the faces of a side read; added to the gradients."""
         problem, kind = self.stencil.problem, self.stencil.problem.sides[side]
         weight = self.stencil.areas[side] * on_side(multiplier, side)  # F holds -A q
         found = torch.zeros_like(self.faces[side].flux).expand(PARTIALS, *problem.side_shape(side))
@@ -413,6 +418,8 @@ class CpuLinearised:
         for name, slot in slots.items():
             if name in gradients:
                 of_interval(name, gradients[name], self.step.interval).add_(found[slot])
+        if side == "top" and EVAPORATION in gradients:
+            pull_share(problem, self.stencil.inputs, on_side(self.psi, side), found[SHARE], gradients)
         return found
 
     def push(
@@ -449,6 +456,8 @@ class CpuLinearised:
                     dots[slot] = of_interval(name, tangents[name], interval)
             if side == "top":
                 dots[PONDING] = state[2]
+                if EVAPORATION in tangents:
+                    dots[SHARE] = push_share(problem, stencil.inputs, on_side(self.psi, side), tangents)
             for name, partial in self._partials(side):
                 outputs[name] = sum(
                     (partial[slot] * dot for slot, dot in dots.items()), torch.zeros_like(partial[0])

@@ -63,6 +63,7 @@ class StencilProblem:
         source: whether there is a source in the cells.
         roots: whether roots take water from them.
         root_knots: of their response, where it is a table: x = ln(-psi) of the first knot, and the spacing.
+        evaporation_knots: of the response of the top's evaporation, where it has one.
         active: [nz, ny, nx] bool; None when every cell takes part.
     """
 
@@ -80,6 +81,7 @@ class StencilProblem:
     source: bool = False
     roots: bool = False
     root_knots: tuple[float, float] | None = None
+    evaporation_knots: tuple[float, float] | None = None
     active: Tensor | None = None
     classes: Tensor | None = None
     knots: tuple[float, float] | None = None
@@ -173,7 +175,9 @@ class StencilProblem:
 
         With one row for each interval or a single one: of each side its values <side>.<name>, <side>.kr and
         <side>.transmissivity [1/s], [., *side]; source [., nz, ny, nx] 1/s (any of the sizes may be 1); wells
-        [., m] m3/s; rivers.head (the psi of equal H, m) and rivers.conductance (m2/s) [., m].
+        [., m] m3/s; rivers.head (the psi of equal H, m) and rivers.conductance (m2/s) [., m]; roots.transpiration
+        (m/s) and Feddes' roots.h1 to h4 (m) [., ny, nx], roots.density (1/m) [., nz, ny, nx]. Instead of these heads
+        root_response [knots, 2, ny, nx], a and da/dx; evaporation_response likewise. Of all these ny and nx may be 1.
         """
         names = ["psi0", "ponding0", *(f"face_{AXES[axis]}" for axis in self.axes), "storage"]
         names += [f"soil.{name}" for name in self.soil_names()]
@@ -184,6 +188,7 @@ class StencilProblem:
         names += ["source"] if self.source else []
         names += ["wells"] if self.wells is not None else []
         names += ["rivers.head", "rivers.conductance"] if self.rivers is not None else []
+        names += ["evaporation_response"] if self.evaporation_knots is not None else []
         return (*names, *self.root_names())
 
 

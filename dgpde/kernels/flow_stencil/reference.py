@@ -12,7 +12,7 @@ Nothing here is optimised and no derivative is written down by hand: autograd di
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -37,6 +37,7 @@ from dgpde.kernels.flow_stencil.problem import (
     river_inflow,
 )
 from dgpde.kernels.flow_stencil.reference_path import move
+from dgpde.kernels.flow_stencil.responses import EVAPORATION, evaporation_share
 from dgpde.kernels.flow_stencil.roots import at_interval, taken
 from dgpde.kernels.reference_faces import Boundary, BoundaryFace, boundary, face_mean
 from dgpde.kernels.soil_relation.reference import theta_kr, wet_suction
@@ -124,6 +125,15 @@ def boundary_faces(
     )
 
 
+def responding(
+    problem: StencilProblem, inputs: Inputs, side: str, face: BoundaryFace, psi: Tensor
+) -> BoundaryFace:
+    """The faces with the share of the evaporation that their cells let through at psi [*side]."""
+    if side != "top" or problem.evaporation_knots is None:
+        return face
+    return replace(face, share=evaporation_share(problem, inputs[EVAPORATION], psi))
+
+
 def side_flow(
     problem: StencilProblem, inputs: Inputs, side: str, step: Step, at: tuple[Tensor, Tensor, Tensor]
 ) -> Boundary:
@@ -133,7 +143,7 @@ def side_flow(
     """
     psi, kr, ponding_old = at
     face = boundary_faces(problem, inputs, side, step.interval, step.pond_dt, ponding_old)
-    found = boundary(face, psi, kr)
+    found = boundary(responding(problem, inputs, side, face, psi), psi, kr)
     if problem.active is None:
         return found
     inside = on_side(problem.active, side)
@@ -247,8 +257,10 @@ def jacobian(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor) -
         for side in problem.sides:
             face_data = boundary_faces(problem, inputs, side, step.interval, step.pond_dt, step.ponding)
 
-            def inflow(a: Tensor, kr_a: Tensor, face_data: BoundaryFace = face_data) -> Tensor:
-                return boundary(face_data, a, kr_a).flux
+            def inflow(
+                a: Tensor, kr_a: Tensor, face_data: BoundaryFace = face_data, side: str = side
+            ) -> Tensor:
+                return boundary(responding(problem, inputs, side, face_data, a), a, kr_a).flux
 
             d_psi, d_kr = slopes(inflow, on_side(psi, side), on_side(kr, side))
             slope = d_psi + d_kr * on_side(kr_slope, side)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dgpde.kernels.column_flow.problem import FEDDES_HEADS
-from dgpde.kernels.column_flow.reference_responses import feddes, tabulated_response
+from dgpde.kernels.column_flow.reference_responses import feddes
 from dgpde.kernels.flow_stencil.forward_mode import pushed
 from dgpde.kernels.flow_stencil.problem import (
     Cotangents,
@@ -20,6 +20,7 @@ from dgpde.kernels.flow_stencil.problem import (
     Tangents,
     of_interval,
 )
+from dgpde.kernels.flow_stencil.responses import by_table
 
 Inputs = dict[str, Tensor]
 
@@ -28,9 +29,7 @@ def response(problem: StencilProblem, at: Inputs, psi: Tensor) -> Tensor:
     """a at psi [layers, ny, nx]; ``at``: the inputs of an interval."""
     if problem.root_knots is None:
         return feddes(psi, *(at[f"roots.{name}"] for name in FEDDES_HEADS))
-    layers, ny, nx = psi.shape
-    table = at["root_response"].expand(-1, 2, ny, nx).reshape(-1, 2, ny * nx)
-    return tabulated_response(psi.reshape(layers, ny * nx), table, problem.root_knots).reshape(psi.shape)
+    return by_table(at["root_response"], problem.root_knots, psi)
 
 
 def at_interval(problem: StencilProblem, inputs: Inputs, interval: int) -> Inputs:
