@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dgpde._native import native_module
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, FACE_MEANS
+from dgpde.kernels.flow_stencil.cpu_call import Call
 from dgpde.kernels.flow_stencil.cpu_soil import NativeSoil
 from dgpde.kernels.flow_stencil.curves import Curves
 from dgpde.kernels.flow_stencil.module import FunctionSoil
@@ -180,9 +181,9 @@ class CpuStencil:
 
     # -------------------------------------------------------------------------------------------- the stencil
 
-    def call(self, step: Step, psi: Tensor, curves: Curves) -> _Call:
+    def call(self, step: Step, psi: Tensor, curves: Curves) -> Call:
         """A pass at some psi, with all that every pass reads."""
-        call = _Call(self, step)
+        call = Call(self, step)
         state = {
             "psi": psi,
             "psi_old": step.psi,
@@ -467,36 +468,6 @@ class CpuLinearised:
         if stencil.roots is not None:
             outputs |= stencil.roots.push(self.step, self.psi, psi, tangents, found)
         return found, dot_theta, outputs
-
-
-class _Call:
-    """A FlowCall and the tensors that it points to, which must outlive it."""
-
-    def __init__(self, stencil: CpuStencil, step: Step) -> None:
-        problem = stencil.problem
-        self.native: Any = stencil.module.FlowCall()
-        self.native.nz, self.native.ny, self.native.nx = problem.shape
-        self.native.threads = torch.get_num_threads()
-        self.native.face_mean = FACE_MEANS.index(problem.face_mean)
-        self.native.dt = step.dt
-        self.kept: list[Tensor] = []
-        for axis in range(3):
-            self.set("width", stencil.widths[axis], axis)
-            self.set("rise", stencil.rises[axis], axis)
-        if stencil.active is not None:
-            self.set("active", stencil.active)
-
-    def set(self, name: str, value: Tensor, slot: int = 0, dense: bool = True) -> None:
-        """Point to a tensor; a contiguous one unless its strides are given too. Results must be contiguous."""
-        value = value.contiguous() if dense else value
-        self.kept.append(value)
-        self.native.set(name, value.data_ptr(), slot)
-
-    def set_one_or_all(self, name: str, value: Tensor) -> int:
-        """Point to a field, or to its one value where all cells share it; returns the stride."""
-        one = not any(value.stride())
-        self.set(name, value, dense=not one)
-        return 0 if one else 1
 
 
 def _readable(name: str, value: Tensor) -> Tensor:
