@@ -75,7 +75,8 @@ def everything() -> tuple[Tensors, object]:
         "n": torch.tensor(1.7, dtype=torch.float64),
         "ratio": torch.tensor(2.5, dtype=torch.float64),
         "rain": 2e-5 * torch.tensor([1.0, 0.9, 0.0, 0.01, 0.02], dtype=torch.float64),
-        "pet": torch.tensor([0.0, 0.0, 2e-5, 0.0, 0.0], dtype=torch.float64),
+        "pet": torch.tensor([0.0, 0.0, 2e-5, 0.0, 1e-8], dtype=torch.float64),
+        "share": torch.tensor([0.9, 0.7, 0.5, 0.3], dtype=torch.float64),
         "psi_min": torch.tensor(-1.0, dtype=torch.float64),
         "ponding_max": torch.zeros((), dtype=torch.float64),
         "head": torch.tensor(0.55, dtype=torch.float64),
@@ -87,6 +88,7 @@ def everything() -> tuple[Tensors, object]:
     }
 
     def model(v: Tensors) -> Richards:
+        share = dgpde.TabulatedStress(torch.nn.functional.pad(v["share"], (0, 1)), (-0.1, -60.0))
         stress = dgpde.Feddes(-0.02, -0.04, -0.05, -0.05, v["h4"])
         roots = dgpde.RootUptake(v["tp"], root_depth=0.9, response=stress)
         soil = dgpde.VanGenuchten(0.05, 0.4, v["alpha"], v["n"], v["k_sat"])
@@ -94,7 +96,9 @@ def everything() -> tuple[Tensors, object]:
             grid,
             soil,
             {
-                "top": dgpde.Atmosphere(v["rain"], v["pet"], v["psi_min"], v["ponding_max"]),
+                "top": dgpde.Atmosphere(
+                    v["rain"], v["pet"], v["psi_min"], v["ponding_max"], evaporation_response=share
+                ),
                 "west": dgpde.SeepageFace(),
                 "east": dgpde.GeneralHead(v["head"], v["conductance"]),
             },
