@@ -32,6 +32,9 @@ struct FlowCall {
   int64_t storage_stride = 1;  // 0: one value for all cells
   const double* source = nullptr;
   int64_t source_stride[kAxes] = {};
+  // what roots take from the cells of the layers from root_layer up, m3/s, and its slope in psi, m2/s
+  const double *roots = nullptr, *root_slope = nullptr;
+  int64_t root_layer = 0;
   int64_t wells = 0;
   const int64_t* well_cell = nullptr;  // increasing
   const double* well_rate = nullptr;   // m3/s
@@ -78,9 +81,10 @@ struct SideCall {
   const double *elevation = nullptr, *transmissivity = nullptr, *kr_b = nullptr, *psi = nullptr, *kr = nullptr,
                *ponding_old = nullptr;
   const double* value[4] = {};
+  const double *share = nullptr, *share_psi = nullptr;  // of the evaporation that the cells let through, its slope
   double *flux = nullptr, *flux_psi = nullptr, *flux_kr = nullptr, *scale = nullptr, *ponding = nullptr,
          *runoff = nullptr;
-  double* partials = nullptr;  // [3, 9, count] of flux, ponding and runoff
+  double* partials = nullptr;  // [3, kBoundaryInputs, count] of flux, ponding and runoff
 };
 
 }  // namespace dgpde

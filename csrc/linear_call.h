@@ -18,7 +18,10 @@ struct LinearOptions {
   int64_t max_iterations = 200;
   bool transposed = false;
   bool guess = false;  // x holds a first guess
-  int gamma = 1;       // visits of each coarser level: 1 V cycle, 2 W cycle
+  // Of a symmetric matrix: begin from a combination of the answers of earlier such solves, and keep this one's. A guess
+  // serves where there are none.
+  bool recall = false;
+  int gamma = 1;  // visits of each coarser level: 1 V cycle, 2 W cycle
   int threads = 1;
 };
 

@@ -189,7 +189,7 @@ class Atmosphere(Boundary):
         psi_min: driest head of the surface [m], negative; default -150.
         ponding_max: depth of water that can stand on the surface [m], default 0 (all excess runs off).
         evaporation_response: share of the evaporation that the soil lets through at the head of its top cell at the
-            end of a step, a ``TabulatedStress`` or a ``NeuralStress`` of two heads; of columns. Default None: all of
+            end of a step, a ``TabulatedStress`` or a ``NeuralStress`` of two heads. Default None: all of
             it, down to psi_min, which limits it in either case.
 
     Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dgpde.assembly import Save, Start, Times, Words, check_save, check_start
+from dgpde.assembly import Save, Start, Times, Words, check_save, check_start, compact_view
 from dgpde.boundary import Atmosphere, NoFlow
 from dgpde.errors import SolveError
 from dgpde.frame import NOT_NEGATIVE, POSITIVE, Frame
@@ -16,6 +16,7 @@ from dgpde.kernels.column_flow.problem import STATUS_TEXT, Report
 from dgpde.kernels.flow_stencil.function import choose_stencil
 from dgpde.kernels.flow_stencil.problem import AXES, DARCY, PRESCRIBED, StencilProblem, on_side
 from dgpde.kernels.flow_stencil.problem import SIDES as STENCIL_SIDES
+from dgpde.kernels.flow_stencil.responses import EVAPORATION
 from dgpde.kernels.node import as_node
 from dgpde.kernels.soil_relation.function import soil_relation
 from dgpde.kernels.soil_relation.reference import is_shared
@@ -23,7 +24,7 @@ from dgpde.linear import LinearSolver
 from dgpde.options import SolveOptions
 from dgpde.series import Value
 from dgpde.solution import FieldResult, Solution, actual_evaporation
-from dgpde.sources import flat_cells
+from dgpde.sources import RootUptake, flat_cells
 from dgpde.trajectory import FieldRun, Progress
 
 Tensors = dict[str, Tensor]
@@ -60,11 +61,6 @@ def set_up_field(
 ) -> tuple[FieldRun, Tensors]:
     """The run and its differentiable inputs."""
     grid, frame = words.grid, start.frame
-    if isinstance(words.top, Atmosphere) and words.top.evaporation_response is not None:
-        raise ValueError(
-            "evaporation_response of the Atmosphere is there for runs of columns; leave it out of sections, domains "
-            "and steady states"
-        )
     if frame.dtype != torch.float64:
         raise ValueError(
             f"psi0 and the other tensors are {frame.dtype}; the field engine computes in float64: cast them"
@@ -122,6 +118,7 @@ class _Build:
         device = self.frame.device
         soil, field = words.soil, grid.shape
         classes = soil.classes_on(field, device)
+        knots = {name: response.knots for name, response in words.responses().items()}
         wells, rivers = ([place.flat(field) for place in places] for places in (words.wells, words.rivers))
         self.problem = StencilProblem(
             shape=self.shape,
@@ -136,6 +133,9 @@ class _Build:
             wells=torch.cat(wells).to(device) if wells else None,
             rivers=torch.cat(rivers).to(device) if rivers else None,
             source=bool(words.sources),
+            roots=words.roots is not None,
+            root_knots=knots.get("root_response"),
+            evaporation_knots=knots.get(EVAPORATION),
             active=None if grid.active is None else grid.active.reshape(self.shape).to(device),
             classes=None if classes is None else classes.reshape(self.shape),
             knots=soil.knots,
@@ -182,7 +182,32 @@ class _Build:
             given = [river.inputs(frame, k) for k, river in enumerate(words.rivers)]
             for name in ("head", "conductance"):
                 found[f"rivers.{name}"] = _beside([values[name] for values in given])
+        if words.roots is not None:
+            found |= self._roots(words.roots)
+        for name, response in words.responses().items():
+            found[name] = self._columns(response.table(frame, name))
         return {name: found[name] for name in problem.input_names()}
+
+    def _roots(self, roots: RootUptake) -> Tensors:
+        """The roots' inputs; sizes along which they do not vary are 1."""
+        given = roots.inputs(self.frame)
+        omega_c = given.pop("omega_c")
+        if omega_c.requires_grad or bool((omega_c != 1.0).any()):
+            raise ValueError(
+                "omega_c of RootUptake must be 1 in sections, domains and steady states: compensation would couple "
+                "all cells of a column; leave it out"
+            )
+        found = {
+            "roots.transpiration": given.pop("transpiration"),
+            "roots.density": given.pop("root_density"),
+        }
+        found |= {f"roots.{name}": value for name, value in given.items()}  # Feddes' heads
+        return {name: self._columns(value) for name, value in found.items()}
+
+    def _columns(self, value: Tensor) -> Tensor:
+        """[..., ny or 1, nx or 1] of [..., *top]; a section has one row of columns."""
+        value = compact_view(value)
+        return value.unsqueeze(-2) if len(self.words.grid.shape) == 2 else value
 
     def _cells(self, value: Tensor) -> Tensor:
         """[t or 1, ...] values of cells with the axes of the kernel."""
@@ -290,7 +315,9 @@ def field_solution(words: Words, start: Start, run: FieldRun, out: Tensors) -> S
         ponding=out["ponding"].reshape(-1, *surface),
         boundary_flux=flux,
         runoff=out["runoff"].reshape(-1, *surface),
-        uptake=nothing.expand(intervals, *surface),
+        uptake=out["uptake"].reshape(intervals, *surface)
+        if "uptake" in out
+        else nothing.expand(intervals, *surface),
         report=report,
     )
     evaporation = None

@@ -39,6 +39,9 @@ RATES = 1  # of theta, where the truncation error is looked at
 WALK = 5
 # theta, kr and their slopes; load and first guess of the multiplier; cotangents of kr, theta and of the state before
 PULL = 10
+RECALLED, PAIR = 4, 2  # answers that the solver recalls in the adjoint of a linear problem, with their loads
+# of the layers that roots reach: psi, response, weight, product, uptake and slope, with what autograd keeps of them
+ROOTS = 10
 
 
 def plan_field(
@@ -85,7 +88,7 @@ def plan_field(
     adaptive = options.dt_fixed is None
     # longer steps than the first ones need more iterations, up to those of a solve to full accuracy
     solver = max(found.forward, found.backward) if adaptive else found.forward
-    work = held + solver + sizes.field * (NEWTON + RATES * adaptive + MATRIX)
+    work = held + solver + sizes.field * (NEWTON + RATES * adaptive + MATRIX) + sizes.roots()
     every = run.every
     longest = max(sum(steps[first : first + every]) for first in range(0, run.intervals, every))
     history = int(math.ceil(longest) * sizes.state)
@@ -94,7 +97,9 @@ def plan_field(
     checkpoints = 0 if whole else count * (sizes.state + 9)
     # the backward sweep; its cotangents of the outputs are as large as these
     walk = 2 * sizes.outputs + held + kept + found.backward
-    walk += sizes.field * (WALK + MATRIX) + sum(sizes.gradient(name) for name in wanted)
+    if run.problem.linear:
+        walk += sizes.field * PAIR * min(RECALLED, math.ceil(sum(steps)))
+    walk += sizes.roots() + sizes.field * (WALK + MATRIX) + sum(sizes.gradient(name) for name in wanted)
     pull = PULL + (1 + sizes.soil if any(name.startswith("soil.") for name in wanted) else 0)
     height = max(walk + sizes.field * pull, 0 if whole else walk + work - held + sizes.field)
     outputs = sizes.outputs + sizes.field  # and the state
@@ -133,6 +138,14 @@ class _Sizes:
         """How many fields of parameters the soil's kernel gives cotangents of."""
         names = self.run.problem.soil_names()
         return 0 if names == ("table",) else len(names)
+
+    def roots(self) -> int:
+        """Of what uptake by roots takes."""
+        if not self.run.problem.roots:
+            return 0
+        density = self.inputs["roots.density"].detach()
+        share = float((density > 0.0).movedim(1, 0).flatten(1).any(1).double().mean())
+        return math.ceil(self.field * (1 + ROOTS * share))  # and the cells' volumes
 
     def copies(self) -> int:
         """Of inputs that are laid out anew for the kernels."""

@@ -197,10 +197,10 @@ def water(
     stencil: Stencil, step: Step, psi: Tensor, now: Evaluation
 ) -> tuple[Tensor, dict[str, Tensor], tuple[float, float]]:
     """(gain [nz, ny, nx] m3 of the cells in the step, inflow by side [*side] m3/s, (sum, sum of magnitudes) of
-    sources and wells m3/s).
+    sources, wells, rivers and roots m3/s).
     """
     problem = stencil.problem
     gain = problem.volume(psi) * (now.theta - step.theta)
     gain = gain + stencil.inputs["storage"] * now.theta * (psi - step.psi)
     inflow = {side: problem.area(side, psi) * flux for side, flux in now.flux.items()}
-    return gain, inflow, source_sums(problem, stencil.inputs, step.interval, psi)
+    return gain, inflow, source_sums(problem, stencil.inputs, step.interval, psi, now.uptake)

@@ -50,8 +50,8 @@ class Richards:
         grid: where the cells are.
         soil: a relation of ``dgpde.soil``; its parameters broadcast to ``grid.shape``.
         boundaries: names of sides of the grid (``Grid.sides``) to a boundary; a side that is not named is closed.
-        sources: any number of ``Source`` and, in columns, at most one ``RootUptake``; in sections and domains
-            any number of ``Well`` and ``River``.
+        sources: any number of ``Source`` and at most one ``RootUptake``; in sections and domains also any number of
+            ``Well`` and ``River``.
         specific_storage: [1/m], not negative; what broadcasts to ``grid.shape``. Default 0.
         anisotropy: ratio of horizontal to vertical conductivity, positive; what broadcasts to ``grid.shape``;
             ``k_sat`` of the soil is the vertical one. Columns have no horizontal flow: it must stay None for them.
@@ -183,7 +183,7 @@ class Richards:
 
         Raises:
             TypeError, ValueError: an argument of the wrong kind, shape, type, device or range; a Series of several
-                intervals; roots; an Atmosphere that lets water stand.
+                intervals; compensated roots; an Atmosphere that lets water stand.
             SolveError: there is no steady state, as in a closed domain, or none was found.
         """
         from dgpde.steady import solve_steady
@@ -382,10 +382,6 @@ def _check_sources(
         if isinstance(source, Well | River) and engine == "column":
             raise ValueError(
                 f"sources[{k}] is a {type(source).__name__}, which stands in a section or a domain; use Source here"
-            )
-        if isinstance(source, RootUptake) and engine == "field":
-            raise ValueError(
-                f"sources[{k}] is a RootUptake, which only the column engine computes; give its rate as a Source"
             )
     roots = [source for source in sources if isinstance(source, RootUptake)]
     if len(roots) > 1:

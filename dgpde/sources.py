@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dgpde.frame import NOT_NEGATIVE, POSITIVE, Frame, Limits, Stored, store, tensor_of
+from dgpde.grid import Grid
 from dgpde.series import Number, Value
 from dgpde.stress import Feddes, NeuralStress, TabulatedStress
 
@@ -25,15 +26,20 @@ class RootUptake:
     Jarvis 1989, J. Hydrol. 107, 57-72: roots in wet layers make up for those in dry ones down to a water
     stress index omega of omega_c; 1 (the default) is Feddes without compensation.
 
+    In sections and domains each column of cells, [*top] of them, has its own roots; the surface is the top of its
+    highest active cell, and cells that are not active have none. There omega_c must be 1: compensation would couple all
+    cells of a column.
+
     Args:
-        transpiration: potential transpiration Tp [m/s], not negative; number, [n] or Series [T], [T, n].
-        root_depth: depth of the root zone below the surface [m], positive; number, [n] or Series. The density
+        transpiration: potential transpiration Tp [m/s], not negative; number, [*top] ([n] of columns) or Series [T],
+            [T, *top].
+        root_depth: depth of the root zone below the surface [m], positive; number, [*top] or Series. The density
             is that of ``root_density``.
         density: root density instead of ``root_depth``, not negative, in any unit (it is divided by its
-            integral over the column); [nz, 1], [nz, n] or Series [T, nz, 1], [T, nz, n].
+            integral over the column); what broadcasts to the grid's shape ([nz, 1], [nz, n]), or Series of that.
         response: to pressure head, a(psi): a ``Feddes`` (default, that of grass), a ``TabulatedStress`` or a
             ``NeuralStress``.
-        omega_c: critical water stress index, in (0, 1]; number or [n].
+        omega_c: critical water stress index, in (0, 1]; number or [n]. Default 1.
 
     Raises:
         TypeError, ValueError: a value of the wrong kind or range; both or neither of root_depth and density.
@@ -70,20 +76,21 @@ class RootUptake:
         A tabulated response is read beside them (``Words.responses``).
         """
         grid = frame.grid
+        surface = grid.side_shape("top")
         value: dict[str, Stored] = {name: getattr(self, name) for name in _ROOT_LIMITS}
         transpiration = frame.compact(
-            "transpiration of RootUptake", value["transpiration"], (grid.n,), NOT_NEGATIVE
+            "transpiration of RootUptake", value["transpiration"], surface, NOT_NEGATIVE
         )
         if self.density is None:
-            depth = frame.compact("root_depth of RootUptake", value["root_depth"], (grid.n,), POSITIVE)
-            density = root_density(depth, grid.z_faces)
+            depth = frame.compact("root_depth of RootUptake", value["root_depth"], surface, POSITIVE)
+            density = root_density(depth, grid.z_faces, _top_of_active(grid), plane=len(surface))
+            if grid.active is not None:
+                density = _normalised(density * grid.active.to(density), grid)
         else:
             density = self._given_density(frame, value["density"])
-        omega_c = frame.constant(
-            "omega_c of RootUptake", value["omega_c"], (grid.n,), _ROOT_LIMITS["omega_c"]
-        )
+        omega_c = frame.constant("omega_c of RootUptake", value["omega_c"], surface, _ROOT_LIMITS["omega_c"])
         return {
-            "transpiration": frame.full(transpiration, (grid.n,)),
+            "transpiration": frame.full(transpiration, surface),
             "root_density": frame.full(density, grid.shape),
             **(self.response.inputs(frame, transpiration) if isinstance(self.response, Feddes) else {}),
             "omega_c": omega_c,
@@ -91,16 +98,34 @@ class RootUptake:
 
     @staticmethod
     def _given_density(frame: Frame, value: Stored) -> Tensor:
-        """[t or 1, nz, n or 1], divided by its integral over the column."""
-        name = "density of RootUptake"
-        given = frame.compact(name, value, frame.grid.shape, NOT_NEGATIVE)
-        dz = frame.grid.dz.to(given)[None, :, None]
-        total = (given.expand(-1, frame.grid.nz, -1) * dz).sum(1, keepdim=True)
-        if not bool((total.detach() > 0).all()):
+        """[t or 1, nz, *(top or 1)], divided by its integral over the column."""
+        name, grid = "density of RootUptake", frame.grid
+        given = frame.compact(name, value, grid.shape, NOT_NEGATIVE)
+        given = given.expand(-1, grid.nz, *given.shape[2:])
+        rooted = (given.detach() > 0.0).any(1)
+        if grid.active is not None:
+            given = given * grid.active.to(given)
+            rooted = (given.detach() > 0.0).any(1) | ~grid.active.any(0).to(given.device)
+        if not bool(rooted.all()):
             raise ValueError(
                 f"{name} is zero over a whole column; give that column at least one cell with roots"
             )
-        return given.expand(-1, frame.grid.nz, -1) / total
+        return _normalised(given, grid)
+
+
+def _top_of_active(grid: Grid) -> Tensor | None:
+    """[*top] elevation of the top of the highest active cell of each column; None where all are active."""
+    if grid.active is None:
+        return None
+    layer = torch.arange(1, grid.nz + 1).reshape(-1, *[1] * (len(grid.shape) - 1))
+    return grid.z_faces[(layer * grid.active).amax(0)]
+
+
+def _normalised(density: Tensor, grid: Grid) -> Tensor:
+    """[t, nz, ...] divided by its integral over each column; columns without any stay without."""
+    dz = grid.dz.to(density).reshape(-1, *[1] * (density.dim() - 2))
+    total = (density * dz).sum(1, keepdim=True)
+    return density / torch.where(total > 0.0, total, 1.0)
 
 
 _ROOT_LIMITS = {
@@ -111,7 +136,9 @@ _ROOT_LIMITS = {
 }
 
 
-def root_density(root_depth: Tensor, z_faces: Tensor) -> Tensor:
+def root_density(
+    root_depth: Tensor, z_faces: Tensor, surface: Tensor | None = None, plane: int = 1
+) -> Tensor:
     """Root density per cell of a root zone of the given depth, with sum(b dz) = 1.
 
     Hoffman & van Genuchten 1983 (in: Limitations to Efficient Water Use in Crop Production, ASA, 361-385):
@@ -121,17 +148,23 @@ def root_density(root_depth: Tensor, z_faces: Tensor) -> Tensor:
     column in proportion.
 
     Args:
-        root_depth: [..., n] m, positive.
+        root_depth: [..., *top] m, positive; of columns [..., n].
         z_faces: [nz + 1] elevation of the faces, m, increasing.
+        surface: [*top] m, a face above the lowest one, or the lowest one where there is no soil (b is 0 then). None
+            (default): the highest face.
+        plane: how many dimensions ``top`` has, default 1.
 
     Returns:
-        [..., nz, n] 1/m.
+        [..., nz, *top] 1/m.
     """
-    faces = z_faces.to(root_depth)
-    x = ((faces[-1] - faces)[:, None] / root_depth[..., None, :]).clamp(max=1.0)  # [..., nz + 1, n]
+    faces = z_faces.to(root_depth).reshape(-1, *[1] * plane)
+    top = faces[-1:] if surface is None else surface.to(root_depth)[None]
+    along = -1 - plane
+    x = ((top - faces) / root_depth.unsqueeze(along)).clamp(0.0, 1.0)  # [..., nz + 1, *top]
     above = torch.where(x < 0.2, 5.0 / 3.0 * x, 1.0 / 3.0 + 25.0 / 12.0 * ((x - 0.2) - 0.5 * (x * x - 0.04)))
-    share = (above[..., :-1, :] - above[..., 1:, :]) / above[..., :1, :]
-    return share / (faces[1:] - faces[:-1])[:, None]
+    whole = above.narrow(along, 0, 1)
+    share = -above.diff(dim=along) / torch.where(whole > 0.0, whole, 1.0)
+    return share / faces.diff(dim=0)
 
 
 @dataclass(frozen=True, eq=False)

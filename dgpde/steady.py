@@ -53,10 +53,6 @@ def solve_steady(words: Words, psi0: Value, options: SolveOptions) -> Solution:
         TypeError, ValueError, SolveError: as ``Richards.steady``.
     """
     start = check_start(words, psi0, [0.0, 1.0], options, 0.0)
-    if words.roots is not None:
-        raise ValueError(
-            "sources holds a RootUptake, which a steady state cannot have; give its rate as a Source"
-        )
     if isinstance(words.top, Atmosphere):
         most = words.top.inputs(start.frame, "top")["ponding_max"]
         if bool((most.detach() != 0.0).any()):
@@ -85,7 +81,11 @@ class SteadyRun(FieldRun):
             SolveError: there is no steady state, or none was found.
         """
         problem = self.problem
-        if problem.rivers is None and all(kind == "flux" for kind in problem.sides.values()):
+        if (
+            problem.rivers is None
+            and not problem.roots
+            and all(kind == "flux" for kind in problem.sides.values())
+        ):
             raise SolveError(f"the domain is closed: {CLOSED_TEXT}")
         stencil = self.make_stencil(problem, inputs)
         solver = self.make_solver(self.options)
@@ -99,8 +99,7 @@ class SteadyRun(FieldRun):
         account.moved = sum(float(part.abs().sum()) for part in inflow.values()) + sources[1]
         self.history = [Record(0, math.inf, found.psi, found.now.ponding)]
         out = {"psi": found.psi[None], "ponding": torch.stack([inputs["ponding0"], found.now.ponding])}
-        out["runoff"] = found.now.runoff[None]
-        return out | {side: flux[None] for side, flux in found.now.flux.items()}
+        return out | {name: flux[None] for name, flux in found.now.fluxes().items()}
 
     def _step(self, psi: Tensor, ponding: Tensor) -> Step:
         """The step without end; what it starts from has no weight in it."""
@@ -161,7 +160,7 @@ class SteadyRun(FieldRun):
         bars = {name: value for name, value in cotangents.items() if value is not None}
         still, ponding = torch.zeros_like(psi), torch.zeros_like(record.ponding)
         seeds = {"ponding": bars["ponding"][1] if "ponding" in bars else ponding}
-        seeds |= {name: bars[name][0] for name in ("runoff", *self.problem.sides) if name in bars}
+        seeds |= {name: bars[name][0] for name in self.problem.flux_names if name in bars}
         gradients = {name: torch.zeros_like(inputs[name]) for name in wanted}
         load = there.load(seeds, still)
         if "psi" in bars:
@@ -182,7 +181,7 @@ class SteadyRun(FieldRun):
         d_psi = -self.exact().solve(there, residual, None, record, transposed=False)
         _, _, found = there.push(d_psi, old, moving)
         out = {"psi": d_psi[None], "ponding": torch.stack([ponding, found["ponding"]])}
-        return out | {name: found[name][None] for name in ("runoff", *self.problem.sides)}
+        return out | {name: found[name][None] for name in self.problem.flux_names}
 
     def _linearised(self, inputs: Tensors) -> tuple[Linearised, Tensor, Record]:
         record = self.history[0]

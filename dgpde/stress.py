@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -58,18 +58,18 @@ class Feddes:
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     def inputs(self, frame: Frame, transpiration: Tensor) -> dict[str, Tensor]:
-        """h1, h2, h3, h4 [t, n] for the intervals of the frame.
+        """h1, h2, h3, h4 [t, *top] for the intervals of the frame.
 
         Args:
             frame: shape, type and device of the run.
-            transpiration: [t or 1, n or 1] potential transpiration, m/s.
+            transpiration: [t or 1, *(top or 1)] potential transpiration, m/s.
 
         Raises:
             ValueError: the heads or the rates are not in their order.
         """
+        surface = frame.grid.side_shape("top")
         h = {
-            name: frame.compact(f"{name} of Feddes", value, (frame.grid.n,))
-            for name, value in self._values().items()
+            name: frame.compact(f"{name} of Feddes", value, surface) for name, value in self._values().items()
         }
         for upper, lower in (("h1", "h2"), ("h2", "h3_high"), ("h3_low", "h4"), ("rate_high", "rate_low")):
             if not bool((h[upper].detach() > h[lower].detach()).all()):
@@ -81,7 +81,7 @@ class Feddes:
         demand = (transpiration - h["rate_low"]) / (h["rate_high"] - h["rate_low"])
         h3 = h["h3_low"] + demand.clamp(0.0, 1.0) * (h["h3_high"] - h["h3_low"])
         return {
-            name: frame.full(value, (frame.grid.n,))
+            name: frame.full(value, surface)
             for name, value in (("h1", h["h1"]), ("h2", h["h2"]), ("h3", h3), ("h4", h["h4"]))
         }
 
@@ -97,7 +97,7 @@ class TabulatedStress:
     Args:
         values: a at the knots [n_knots] or [n_class, n_knots], in [0, 1], 0 at the last; at least 4 knots.
         psi_range: heads of the first and the last knot [m], 0 > first > last; the last is wilting.
-        classes: integer class of each column [n]; may be left out for one class.
+        classes: integer class of each column [n], of sections and domains [*top]; may be left out for one class.
 
     Raises:
         TypeError, ValueError: a value of the wrong kind, shape or range; a class for every column is asked for when a
@@ -148,7 +148,7 @@ class TabulatedStress:
         return [("values of TabulatedStress", self.values)]
 
     def table(self, frame: Frame, name: str) -> Tensor:
-        """The kernel's table [n_knots, 2, n] for a run: a and da/dx of each column.
+        """The kernel's table [n_knots, 2, *top] for a run: a and da/dx of each column.
 
         Args:
             frame: shape, type and device of the run.
@@ -157,18 +157,20 @@ class TabulatedStress:
         Raises:
             ValueError: classes has not one entry for each column.
         """
+        surface = frame.grid.side_shape("top")
         values = torch.atleast_2d(self.values)
         secant = values.diff(dim=-1) / self.knots[1]
         end = torch.zeros_like(values[:, :1])
         table = torch.stack([values, torch.cat([end, inner_slopes(secant), end], -1)], -1)
         if self.classes is not None:
-            if tuple(self.classes.shape) != (frame.grid.n,):
+            if tuple(self.classes.shape) != surface:
                 raise ValueError(
-                    f"classes of TabulatedStress has the shape {list(self.classes.shape)}, it must be [{frame.grid.n}]"
+                    f"classes of TabulatedStress has the shape {list(self.classes.shape)}, it must be {list(surface)}"
                 )
             table = table[self.classes.to(device=table.device, dtype=torch.int64)]
-        shape = (values.shape[1], 2, frame.grid.n)
-        return frame.constant(name, table.permute(1, 2, 0), shape)
+        else:
+            table = table.reshape(*[1] * len(surface), -1, 2)
+        return frame.constant(name, table.movedim((-2, -1), (0, 1)), (values.shape[1], 2, *surface))
 
 
 #: The largest value of the prior of a ``NeuralStress``: from 1 itself no departure leads down.
@@ -197,7 +199,7 @@ class NeuralStress(torch.nn.Module):
         prior: heads h1 > h2 >= h3 > h4 [m], negative; default those of grass (see ``Feddes``) with h3 = -4; or two,
             h1 > h4. They bound what can be learned: take h1 wet and h4 dry enough.
         features: what the response may depend on besides the head, such as demand, vegetation, salinity: one value for
-            each, a number or [n], scaled to about [-1, 1]. Default none.
+            each, a number or [n] (of sections and domains [*top]), scaled to about [-1, 1]. Default none.
         units: of the hidden layer, default 8.
         n_knots: default 96.
         seed: of the first weights; None (default) draws them from torch's own generator.
@@ -263,7 +265,7 @@ class NeuralStress(torch.nn.Module):
             psi: [m] m.
 
         Returns:
-            [n or 1, m], one row for each column where the features differ.
+            [n or 1, m], one row for each column where the features differ, in the order of memory.
         """
         h1, h4 = self.prior[0], self.prior[-1]
         first, last = math.log(-h1), math.log(-h4)
@@ -275,7 +277,7 @@ class NeuralStress(torch.nn.Module):
             p = PLATEAU * torch.minimum((h1 - psi) / (h1 - h2), (psi - h4) / (h3 - h4)).clamp(0.0, 1.0)
         else:
             p = torch.where(psi >= h1, 1.0, torch.where(inside, 0.5 * (1.0 - x), 0.0))
-        given = [torch.atleast_1d(torch.as_tensor(value).to(x)) for value in self.features]
+        given = [value.flatten() for value in self._together(x)]
         shift, turn = self.shift.to(x)[None], self.bias.to(x)[None]  # [n or 1], [n or 1, units]
         for k, feature in enumerate(given):
             shift = shift + self.shift_mix[k].to(x) * feature
@@ -283,6 +285,11 @@ class NeuralStress(torch.nn.Module):
         hidden = torch.tanh(self.rate.to(x) * x[:, None] + turn[:, None, :])  # [n or 1, m, units]
         departure = shift[:, None] + hidden @ self.scale.to(x)
         return torch.sigmoid(torch.logit(p) + departure)
+
+    def _together(self, sample: Tensor) -> list[Tensor]:
+        """The features in their common shape."""
+        values = [torch.atleast_1d(torch.as_tensor(value).to(sample)) for value in self.features]
+        return list(torch.broadcast_tensors(*values)) if values else []
 
     def baked(self) -> TabulatedStress:
         """The table of this response at its present weights, with their graph.
@@ -296,7 +303,9 @@ class NeuralStress(torch.nn.Module):
         psi = -torch.exp(torch.linspace(math.log(-h1), math.log(-h4), self.n_knots, dtype=torch.float64))
         psi[0], psi[-1] = h1, h4  # where a is 0 or 1, to the last bit
         values = self(psi.to(self.bias.device))
-        classes = torch.arange(values.shape[0]) if values.shape[0] > 1 else None
+        classes = None
+        if values.shape[0] > 1:
+            classes = torch.arange(values.shape[0]).reshape(self._together(values)[0].shape)
         return TabulatedStress(values, (h1, h4), classes)
 
     @property
@@ -313,6 +322,10 @@ class NeuralStress(torch.nn.Module):
 
     def table(self, frame: Frame, name: str) -> Tensor:
         """The kernel's table, as ``TabulatedStress.table`` has it."""
+        surface = frame.grid.side_shape("top")
         for k, value in enumerate(self.features):
-            frame.constant(f"features[{k}] of NeuralStress", value, (frame.grid.n,))
-        return self.baked().table(frame, name)
+            frame.constant(f"features[{k}] of NeuralStress", value, surface)
+        table = self.baked()
+        if table.classes is not None:
+            table = replace(table, classes=table.classes.expand(surface))
+        return table.table(frame, name)

@@ -122,14 +122,6 @@ class Control:
         return complete
 
 
-@dataclass
-class Interval:
-    """Means over one output interval."""
-
-    flux: dict[str, Tensor]
-    runoff: Tensor
-
-
 def run_interval(
     newton: Newton,
     times: tuple[float, float],
@@ -137,7 +129,7 @@ def run_interval(
     state: State,
     account: Account,
     keep: Callable[[Record], None] | None = None,
-) -> Interval | None:
+) -> dict[str, Tensor] | None:
     """Take the state to the end of an interval.
 
     The steps follow from the state at the start of the interval alone, so that an interval may be run again at
@@ -152,7 +144,7 @@ def run_interval(
         keep: called with every accepted step.
 
     Returns:
-        The means, or None when the run could not go on; the account says why.
+        The means of ``StencilProblem.flux_names``, or None when the run could not go on; the account says why.
     """
     stencil, options = newton.stencil, newton.options
     if state.precise and not newton.solver.precise:
@@ -209,9 +201,7 @@ def run_interval(
         state.dt = control.wish
         if complete:
             state.precise = newton.solver.precise
-            runoff = sums.pop("runoff") / length
-            del sums["ponding"]
-            return Interval({side: total / length for side, total in sums.items()}, runoff)
+            return {name: sums[name] / length for name in stencil.problem.flux_names}
         if steps >= options.max_steps:
             account.status, account.failed_time = STEP_LIMIT, times[0] + control.t
             return None
@@ -237,9 +227,8 @@ def _book(
     """Add an accepted step to the sums of the interval and to the balance."""
     now: Evaluation = outcome.now
     dt = step.dt
-    for side, flux in now.flux.items():
-        sums[side] += dt * flux
-    sums["runoff"] += dt * now.runoff
+    for name, flux in now.fluxes().items():
+        sums[name] += dt * flux
     entered = sum(float(part.sum()) for part in inflow.values()) + sources[0]
     exchanged = sum(float(part.abs().sum()) for part in inflow.values()) + sources[1]
     account.imbalance += float(gain.sum()) - dt * entered

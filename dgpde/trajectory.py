@@ -88,8 +88,8 @@ class FieldRun:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Outputs in the order of the node's: psi, ponding, run-off and the flux of every side."""
-        return ("psi", "ponding", "runoff", *self.problem.sides)
+        """Outputs in the order of the node's: psi, ponding, run-off, uptake by roots and the flux of every side."""
+        return ("psi", "ponding", *self.problem.flux_names)
 
     @property
     def every(self) -> int:
@@ -139,9 +139,8 @@ class FieldRun:
             means = run_interval(newton, self.span(interval), interval, state, self.account, keep)
             if means is None:
                 break
-            for side, flux in means.flux.items():
-                out[side][interval] = flux
-            out["runoff"][interval] = means.runoff
+            for name, mean in means.items():
+                out[name][interval] = mean
             out["ponding"][interval + 1] = state.ponding
             if interval + 1 in rows:
                 out["psi"][rows[interval + 1]] = self.seen(state.psi)
@@ -152,14 +151,18 @@ class FieldRun:
 
     def unreached(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The outputs before anything has been computed: nan."""
+        return self._outputs(inputs, torch.nan)
+
+    def _outputs(self, inputs: dict[str, Tensor], value: float) -> dict[str, Tensor]:
+        """The outputs, filled with one value."""
         psi0, ponding0 = inputs["psi0"], inputs["ponding0"]
         out = {
-            "psi": psi0.new_full((len(self.save), *self.seen(psi0).shape), torch.nan),
-            "ponding": psi0.new_full((self.intervals + 1, *ponding0.shape), torch.nan),
-            "runoff": psi0.new_full((self.intervals, *ponding0.shape), torch.nan),
+            "psi": psi0.new_full((len(self.save), *self.seen(psi0).shape), value),
+            "ponding": psi0.new_full((self.intervals + 1, *ponding0.shape), value),
         }
-        for side in self.problem.sides:
-            out[side] = psi0.new_full((self.intervals, *self.problem.side_shape(side)), torch.nan)
+        for name in self.problem.flux_names:
+            shape = self.problem.side_shape(name if name in self.problem.sides else "top")
+            out[name] = psi0.new_full((self.intervals, *shape), value)
         return out
 
     def exact(self) -> _Exact:
@@ -257,13 +260,7 @@ class FieldRun:
         d_psi = tangents.get("psi0", torch.zeros_like(psi0))
         d_pond = tangents.get("ponding0", torch.zeros_like(ponding0))
         d_theta = stencil.push_theta(psi0, d_psi, tangents)
-        out = {
-            "psi": psi0.new_zeros((len(self.save), *self.seen(psi0).shape)),
-            "ponding": psi0.new_zeros((self.intervals + 1, *ponding0.shape)),
-            "runoff": psi0.new_zeros((self.intervals, *ponding0.shape)),
-        }
-        for side in self.problem.sides:
-            out[side] = psi0.new_zeros((self.intervals, *self.problem.side_shape(side)))
+        out = self._outputs(inputs, 0.0)
         out["ponding"][0] = d_pond
         if 0 in rows:
             out["psi"][rows[0]] = self.seen(d_psi)
@@ -288,9 +285,8 @@ class FieldRun:
                     watch(start, records, index, (old[0], d_theta), d_out)
                 d_pond = d_out["ponding"]
                 weight = record.dt / (self.span(record.interval)[1] - self.span(record.interval)[0])
-                out["runoff"][record.interval] += weight * d_out["runoff"]
-                for side in self.problem.sides:
-                    out[side][record.interval] += weight * d_out[side]
+                for name in self.problem.flux_names:
+                    out[name][record.interval] += weight * d_out[name]
                 if _ends_interval(records, index):
                     out["ponding"][record.interval + 1] = d_pond
                     if record.interval + 1 in rows:
@@ -329,6 +325,10 @@ class _Exact:
         self.run, self.solver = run, run.make_solver(run.options)
         self.dt: float | None = None  # of the matrix that the solver holds
 
+    def recalls(self, record: Record) -> bool:
+        """Whether the solver begins this step's solve by itself from those before, which had the same matrix."""
+        return self.run.problem.linear and self.solver.recalls and self.dt == record.dt
+
     def solve(
         self,
         there: Linearised,
@@ -348,6 +348,7 @@ class _Exact:
             # Rows of cells that take no part are multiples of the identity, of another size than those of the others.
             outside = torch.where(active, 0.0, rhs) / IDENTITY
             rhs = torch.where(active, rhs, 0.0)
+            guess = None if guess is None else torch.where(active, guess, 0.0)
         if not bool(rhs.any()):
             return rhs if active is None else outside
         tolerance = self.run.options.linear_tolerance
@@ -355,8 +356,8 @@ class _Exact:
         if not problem.linear or self.dt != record.dt:
             self.solver.setup(StencilMatrix(there.matrix, symmetric=problem.symmetric))
             self.dt = record.dt
-        result = self.solver.solve(rhs, x0=guess, tolerance=tolerance, transposed=transposed)
-        if not (result.converged and bool(torch.isfinite(result.x).all())):
+        result = self.solver.solve(rhs, guess, tolerance, transposed, recall=problem.linear)
+        if not result.converged:
             what = "transposed linear solve of the adjoint" if transposed else "linear solve of the tangent"
             start = self.run.span(record.interval)[0]
             raise SolveError(
@@ -430,7 +431,7 @@ class Backward:
                 seeds[name] = seeds[name] + seed if name in seeds else seed
         there = self.stencil.linearise(step, record.psi)
         load = self.psi + there.load(seeds, self.theta)
-        guess = self.forecast.guess(record.dt)
+        guess = None if self.exact.recalls(record) else self.forecast.guess(record.dt)
         multiplier = self.exact.solve(there, load, guess, record, transposed=True)
         self.forecast.add(record.dt, multiplier)
         self.theta, self.psi, self.ponding = there.pull(multiplier, seeds, self.theta, self.within)
@@ -442,7 +443,7 @@ class Backward:
         start, end = self.run.span(record.interval)
         weight = record.dt / (end - start)
         seeds = {"ponding": self.ponding}
-        for name in ("runoff", *self.run.problem.sides):
+        for name in self.run.problem.flux_names:
             if name in self.bars:
                 seeds[name] = weight * self.bars[name][record.interval]
         return seeds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -118,7 +119,9 @@ def set_up_field_transport(setup: TransportSetup) -> tuple[TransportRun, Values]
         ride = FlowRide(field_run, geometry)
         water = dict(flow_inputs)
         problem = field_run.problem
-        sources = problem.source or problem.wells is not None or problem.rivers is not None
+        if problem.roots:
+            _check_passive(words.solutes, "in sections and domains")
+        sources = problem.source or problem.wells is not None or problem.rivers is not None or problem.roots
         atmosphere = problem.sides.get("top") == "atmosphere"
         theta_s = None
     inputs |= {f"water.{name}": water[name] for name in ride.names}
@@ -353,13 +356,18 @@ def _column_ride(setup: TransportSetup) -> ColumnRide:
         raise ValueError(
             "flow has columns that failed; a reaction needs a run of which all columns came to their end"
         )
-    for solute in setup.words.solutes:
-        if solute.uptake != "passive":
-            raise ValueError(
-                f"uptake of {solute.name!r} is {solute.uptake!r}; with a reaction roots take solutes up with the water"
-            )
+    _check_passive(setup.words.solutes, "with a reaction")
     water, _ = water_of(setup)
     return ColumnRide(cast(FlowWater, water))
+
+
+def _check_passive(solutes: Sequence[Solute], where: str) -> None:
+    for solute in solutes:
+        if solute.uptake != "passive":
+            raise ValueError(
+                f"uptake of {solute.name!r} is {solute.uptake!r}; {where} roots take solutes up with the water: leave "
+                "it 'passive'"
+            )
 
 
 def _field_run(flow: Solution) -> tuple[FieldRun, Values]:

@@ -195,6 +195,8 @@ class FlowRide:
         if problem.rivers is not None:
             assert done.rivers is not None
             rates["rivers"], cells["rivers"] = done.rivers, problem.rivers
+        if done.roots is not None:
+            rates["roots"] = -done.roots
         sides = {side: self.geometry.side_area(side) * flux for side, flux in done.sides.items()}
         water = Water(
             record.dt,
@@ -229,6 +231,8 @@ class FlowRide:
                 seeds[ELASTIC] = stored
             if "rate.rivers" in bars:
                 seeds["rivers"] = bars["rate.rivers"]
+            if "rate.roots" in bars:
+                seeds["roots"] = -bars["rate.roots"]
             for name in ("source", "wells"):
                 if f"rate.{name}" in bars and name in self.back.gradients:
                     row = of_interval(name, self.back.gradients[name], record.interval)
@@ -261,6 +265,8 @@ class FlowRide:
             found[f"side.{side}"] = self.geometry.side_area(side) * d_out[side]
         if "rivers" in d_out:
             found["rate.rivers"] = d_out["rivers"]
+        if "roots" in d_out:
+            found["rate.roots"] = -d_out["roots"]
         if "wells" in moving:
             found["rate.wells"] = of_interval("wells", moving["wells"], interval)
         if "source" in moving:

@@ -69,6 +69,14 @@ def test_inactive_cells_columns_and_several_programs() -> None:
     compare(*make((2, 2, 129)), backend=TritonStencil)  # wells in the first and the third program
 
 
+def test_a_tabulated_response_of_roots() -> None:
+    compare(*make((3, 2, 17), root_knots=(-2.0, 0.4), inactive=True), backend=TritonStencil)
+
+
+def test_a_response_of_evaporation() -> None:
+    compare(*make((3, 2, 17), evaporation_knots=(-2.0, 0.4)), backend=TritonStencil)
+
+
 def test_one_value_for_all_cells_and_views() -> None:
     problem, inputs, step, psi = make((3, 2, 17))
     shared = dict(inputs)

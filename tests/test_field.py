@@ -73,6 +73,46 @@ def test_gradients_of_columns_agree_between_the_engines() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize(
+    "lengths", [[12 * HOUR], [4 * HOUR, 5 * HOUR, 3 * HOUR]], ids=["equal", "two lengths"]
+)
+def test_gradients_of_an_aquifer_whose_solves_recall_each_other(lengths: list[float]) -> None:
+    """Backward and forward mode of a linear problem, each solve begun from those before, against direct solves."""
+    shape = (3, 7, 9)
+    active = torch.ones(shape, dtype=torch.bool)
+    active[1:, 5:, 6:] = False
+    grid = Grid(shape, (2.0, 10.0, 12.0), active=active)
+    times = [0.0, *torch.tensor(lengths).cumsum(0).tolist()]
+    leaves = (1e-5 * torch.exp(random(*shape, seed=1)), 1e-4 * (0.5 + random(*shape, seed=2)))
+    directions = tuple(leaf * random(*shape, seed=3 + k) for k, leaf in enumerate(leaves))
+
+    def head(k_sat: torch.Tensor, storage: torch.Tensor, backend: str) -> torch.Tensor:
+        flow = Richards(
+            grid,
+            dgpde.Saturated(k_sat),
+            {"west": dgpde.HydraulicHead(10.0), "top": dgpde.Flux(1e-8)},
+            [Well((0, 3, 4), -2e-4)],
+            specific_storage=storage,
+        )
+        # the second interval of uneven ones has steps of another length
+        options = SolveOptions(dt_fixed=HOUR if len(lengths) == 1 else 1.3 * HOUR, backend=backend)
+        return flow.solve(8.0 - grid.z, times, options).psi[1:]
+
+    found = {}
+    for backend in ("cpu", "reference"):
+        given = [leaf.clone().requires_grad_() for leaf in leaves]
+        psi = head(*given, backend)
+        gradients = torch.autograd.grad((psi * torch.linspace(0.0, 1.0, 9).double()).square().sum(), given)
+        with torch.autograd.forward_ad.dual_level():
+            pairs = zip(leaves, directions, strict=True)
+            moving = head(*(torch.autograd.forward_ad.make_dual(a, d) for a, d in pairs), backend)
+            tangent = torch.autograd.forward_ad.unpack_dual(moving).tangent
+        found[backend] = (*gradients, tangent)
+    for ours, exact in zip(found["cpu"], found["reference"], strict=True):
+        # linear_tolerance, 1e-10, times the condition of the steps, below 1e3
+        torch.testing.assert_close(ours, exact, rtol=0.0, atol=1e-7 * float(exact.abs().max()))
+
+
 # --------------------------------------------------------------------------------------------------- symmetries
 
 
@@ -323,11 +363,6 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     ),
     "engine": (lambda: field(engine="fields"), ValueError, "engine must be one of column, field"),
     "column engine": (lambda: field(engine="column"), ValueError, "engine 'column'"),
-    "roots": (
-        lambda: field(sources=[dgpde.RootUptake(1e-8, root_depth=0.5)]),
-        ValueError,
-        r"sources\[0\] is a RootUptake",
-    ),
     "well in columns": (
         lambda: Richards(Grid.columns(2, [0.1]), loam(), sources=[Well((0, 0), 1e-6)]),
         ValueError,

@@ -48,6 +48,8 @@ def make(
     face_mean: str = "upstream",
     inactive: bool = False,
     lateral: bool = True,
+    root_knots: tuple[float, float] | None = None,
+    evaporation_knots: tuple[float, float] | None = None,
 ) -> tuple[StencilProblem, Tensors, Step, Tensor]:
     """A random problem in which every input differs from cell to cell."""
     torch.manual_seed(sum(shape) + len(relation))
@@ -74,6 +76,9 @@ def make(
         wells=torch.tensor([cells - 1, 0][: min(2, cells)]) if cells > 1 else torch.tensor([0]),
         rivers=torch.tensor([0 if inactive else cells // 2]),
         source=True,
+        roots=True,
+        root_knots=root_knots,
+        evaporation_knots=evaporation_knots,
         active=active,
     )
     inputs = {
@@ -84,7 +89,17 @@ def make(
         "wells": -1e-7 * draw(2, problem.wells.numel()),
         "rivers.head": draw(2, 1, low=-1.0, high=1.0),
         "rivers.conductance": 1e-6 * draw(2, 1),
+        "roots.transpiration": 1e-4 * draw(2, ny, 1),
+        "roots.density": draw(2, nz, ny, nx),
     }
+    inputs["roots.density"][:, : nz // 2] = 0.0
+    if root_knots is None:
+        for name, head in (("h1", -0.1), ("h2", -0.6), ("h3", -1.5), ("h4", -2.4)):
+            inputs[f"roots.{name}"] = head + 0.3 * draw(2, 1, nx, low=-0.5, high=0.5)
+    else:
+        inputs["root_response"] = draw(9, 2, ny, nx, low=0.0, high=1.0)
+    if evaporation_knots is not None:
+        inputs["evaporation_response"] = draw(9, 2, ny, 1, low=0.0, high=1.0)
     for axis in problem.axes:
         face = 1e-5 * draw(*shape)
         face.narrow(axis, shape[axis] - 1, 1).zero_()
@@ -145,8 +160,8 @@ def compare(
     here, there = (stencil.evaluate(step, psi, allowed, True) for stencil in (native, reference))
     for name in ("residual", "theta", "capacity", "ponding", "runoff", "matrix"):
         same(getattr(here, name), getattr(there, name), name, close)
-    for side in problem.sides:
-        same(here.flux[side], there.flux[side], f"flux {side}", close)
+    for name, value in there.fluxes().items():
+        same(here.fluxes()[name], value, f"flux {name}", close)
     for name in ("norm", "total", "magnitude"):
         size = {"total": there.magnitude}.get(name, getattr(there, name))
         assert abs(getattr(here, name) - getattr(there, name)) <= close * size, name
@@ -233,6 +248,20 @@ def test_inactive_cells_and_columns() -> None:
     compare(*make((4, 1, 21), sides={"top": "atmosphere", "bottom": "head"}, lateral=False))
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_tabulated_response_of_roots(shape: tuple[int, int, int]) -> None:
+    knots = (-2.0, 0.4)  # ln of the suction; heads are wetter than the first and drier than the last too
+    problem, inputs, step, psi = make(shape, root_knots=knots, inactive=shape == (3, 4, 17))
+    compare(problem, inputs, step, psi)
+    shared = inputs | {"root_response": inputs["root_response"][..., :1, :1]}
+    compare(problem, shared, step, psi)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_response_of_evaporation(shape: tuple[int, int, int]) -> None:
+    compare(*make(shape, evaporation_knots=(-2.0, 0.4), inactive=shape == (3, 4, 17)))
+
+
 def test_inactive_cells_stay_as_they_are() -> None:
     problem, inputs, step, psi = make((4, 3, 11), inactive=True)
     assert problem.active is not None
@@ -299,6 +328,8 @@ def test_a_pass_without_the_matrix_gives_the_same_residual() -> None:
 
 def test_a_problem_is_linear_only_when_it_is() -> None:
     problem, *_ = make((2, 1, 2), "saturated", sides={"top": "flux", "west": "head"})
-    assert problem.linear and problem.symmetric
+    assert not problem.linear and problem.symmetric  # uptake responds to the head
+    problem = replace(problem, roots=False)
+    assert problem.linear
     assert not replace(problem, sides={"top": "seepage_face"}).linear
     assert not make((2, 1, 2))[0].symmetric

@@ -199,6 +199,50 @@ def test_first_guess(symmetric: bool) -> None:
     assert far.converged, far.reason
 
 
+def test_recall_begins_from_earlier_answers() -> None:
+    """Loads that each follow from the answer before: fewer iterations, the same answers; a new matrix forgets."""
+    matrix = random_matrix((6, 20, 31), symmetric=True, excess=1.0)
+    load, counts = random_rhs(matrix), []
+    solver = LinearSolver(tolerance=1e-10)
+    solver.setup(matrix)
+    for step in range(9):
+        plain, recalled = solver.solve(load), solver.solve(load, recall=True, transposed=step % 2 == 1)
+        assert plain.converged and recalled.converged
+        # both to the tolerance, times the condition of the matrix, below 1e3
+        assert relative(recalled.x, plain.x) < 1e-7
+        assert relative(matrix.matvec(recalled.x), load) <= 1e-10
+        counts.append((plain.iterations, recalled.iterations))
+        load = 0.1 * recalled.x
+    assert counts[0][0] == counts[0][1]
+    assert all(fewer <= plain for plain, fewer in counts)
+    assert all(fewer <= 0.9 * plain for plain, fewer in counts[6:]), counts
+    again = solver.solve(load, recall=True)
+    assert solver.solve(load, recall=True).iterations == 0
+    assert solver.solve(-1e-200 * load, recall=True).converged  # whatever its size
+    bytes_of_answers = solver.nbytes
+    solver.setup(matrix)
+    anew = solver.solve(load, recall=True)
+    assert anew.iterations == solver.solve(load).iterations > again.iterations
+    # four answers and loads, whatever came after them
+    assert solver.nbytes == bytes_of_answers
+    other = LinearSolver(tolerance=1e-10)
+    other.setup(matrix)
+    other.solve(load)
+    # and their dot products, a few numbers a block
+    assert 0 <= bytes_of_answers - other.nbytes - 4 * 16 * load.numel() < 1000
+
+
+def test_recall_takes_no_notice_of_matrices_that_are_not_symmetric() -> None:
+    matrix = random_matrix((4, 9, 9))
+    rhs = random_rhs(matrix)
+    solver = LinearSolver(tolerance=1e-10)
+    solver.setup(matrix)
+    first = solver.solve(rhs, recall=True)
+    assert solver.solve(rhs, recall=True).iterations == first.iterations
+    assert LinearSolver().recalls
+    assert not LinearSolver(backend="reference").recalls
+
+
 def test_reuse_keeps_the_preconditioner_and_solves_the_new_matrix() -> None:
     first = richards_jacobian((8, 24, 24), dt=1e5)
     second = StencilMatrix(first.coefficients * 1.5)

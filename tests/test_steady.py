@@ -66,7 +66,7 @@ def test_tracy(name: str) -> None:
 
 
 def everything() -> tuple[Tensors, object]:
-    """A section whose sides are all open: rain that runs off where it is wet, seepage, a river, wells, a source."""
+    """A section whose sides are all open: rain that runs off where it is wet, seepage, a river, a well, roots."""
     nz, nx = 6, 5
     grid = Grid((nz, nx), ([0.3, 0.25, 0.2, 0.2, 0.15, 0.1], [0.4, 0.5, 0.3, 0.6, 0.5]))
     leaves = {
@@ -75,26 +75,39 @@ def everything() -> tuple[Tensors, object]:
         "n": torch.tensor(1.7, dtype=torch.float64),
         "ratio": torch.tensor(2.5, dtype=torch.float64),
         "rain": 2e-5 * torch.tensor([1.0, 0.9, 0.0, 0.01, 0.02], dtype=torch.float64),
-        "pet": torch.tensor([0.0, 0.0, 2e-5, 0.0, 0.0], dtype=torch.float64),
+        "pet": torch.tensor([0.0, 0.0, 2e-5, 0.0, 1e-8], dtype=torch.float64),
+        "share": torch.tensor([0.9, 0.7, 0.5, 0.3], dtype=torch.float64),
         "psi_min": torch.tensor(-1.0, dtype=torch.float64),
         "ponding_max": torch.zeros((), dtype=torch.float64),
         "head": torch.tensor(0.55, dtype=torch.float64),
         "conductance": torch.tensor(2e-6, dtype=torch.float64),
         "well": torch.tensor(-2e-7, dtype=torch.float64),
         "source": 1e-7 * random(nz, nx, seed=6),
+        "tp": 1e-7 * random(nx, seed=7),
+        "h4": torch.tensor(-1.5, dtype=torch.float64),
     }
 
     def model(v: Tensors) -> Richards:
+        share = dgpde.TabulatedStress(torch.nn.functional.pad(v["share"], (0, 1)), (-0.1, -60.0))
+        stress = dgpde.Feddes(-0.02, -0.04, -0.05, -0.05, v["h4"])
+        roots = dgpde.RootUptake(v["tp"], root_depth=0.9, response=stress)
         soil = dgpde.VanGenuchten(0.05, 0.4, v["alpha"], v["n"], v["k_sat"])
         return Richards(
             grid,
             soil,
             {
-                "top": dgpde.Atmosphere(v["rain"], v["pet"], v["psi_min"], v["ponding_max"]),
+                "top": dgpde.Atmosphere(
+                    v["rain"], v["pet"], v["psi_min"], v["ponding_max"], evaporation_response=share
+                ),
                 "west": dgpde.SeepageFace(),
                 "east": dgpde.GeneralHead(v["head"], v["conductance"]),
             },
-            [dgpde.Well((1, 2), v["well"]), dgpde.Source(v["source"]), dgpde.River((2, 0), v["head"], 3e-7)],
+            [
+                dgpde.Well((1, 2), v["well"]),
+                dgpde.Source(v["source"]),
+                dgpde.River((2, 0), v["head"], 3e-7),
+                roots,
+            ],
             specific_storage=1e-4,
             anisotropy=v["ratio"],
         )
@@ -328,6 +341,6 @@ def test_refusals() -> None:
         Richards(GRID, LOAM, {"top": Flux(series), "bottom": Head(0.0)}).steady(-1.0)
     with pytest.raises(ValueError, match="^ponding_max must be 0"):
         Richards(GRID, LOAM, {"top": dgpde.Atmosphere(1e-6, 0.0, ponding_max=0.01)}).steady(-1.0)
-    roots = [dgpde.RootUptake(transpiration=1e-8, root_depth=0.5)]
-    with pytest.raises(ValueError, match="^sources holds a RootUptake"):
+    roots = [dgpde.RootUptake(transpiration=1e-8, root_depth=0.5, omega_c=0.7)]
+    with pytest.raises(ValueError, match="^omega_c of RootUptake must be 1"):
         Richards(Grid.columns(2, [0.1] * 5), LOAM, {"bottom": Head(0.0)}, roots).steady(-1.0)

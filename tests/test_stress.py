@@ -370,15 +370,6 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         r"^evaporation_response must be a TabulatedStress",
     ),
-    "steady": (
-        lambda: dgpde.Richards(
-            dgpde.Grid.columns(n=1, dz=[0.1] * 4),
-            dgpde.VanGenuchten(0.05, 0.4, 3.0, 1.5, 4e-6),
-            {"top": dgpde.Atmosphere(1e-8, 0.0, evaporation_response=NeuralStress((-0.1, -60.0)))},
-        ).steady(-1.0),
-        ValueError,
-        r"^evaporation_response of the Atmosphere",
-    ),
     "response": (lambda: RootUptake(1e-8, root_depth=1.0, response=FLAT), TypeError, r"^response must be"),  # type: ignore[arg-type]
 }
 

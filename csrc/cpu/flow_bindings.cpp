@@ -53,6 +53,8 @@ void set_flow(FlowCall& c, const std::string& name, uintptr_t address, int slot)
   DGPDE_ARRAY(dkr);
   DGPDE_ARRAY(storage);
   DGPDE_ARRAY(source);
+  DGPDE_ARRAY(roots);
+  DGPDE_ARRAY(root_slope);
   DGPDE_ARRAY(well_cell);
   DGPDE_ARRAY(well_rate);
   DGPDE_ARRAY(river_cell);
@@ -80,6 +82,8 @@ void set_flow(FlowCall& c, const std::string& name, uintptr_t address, int slot)
 
 void set_side(SideCall& c, const std::string& name, uintptr_t address, int slot) {
   DGPDE_ARRAYS(value, 4)
+  DGPDE_ARRAY(share);
+  DGPDE_ARRAY(share_psi);
   DGPDE_ARRAY(elevation);
   DGPDE_ARRAY(transmissivity);
   DGPDE_ARRAY(kr_b);
@@ -109,6 +113,7 @@ void bind_flow(py::module_& m) {
       .def_readwrite("dt", &FlowCall::dt)
       .def_readwrite("storage_stride", &FlowCall::storage_stride)
       .def_readwrite("dot_storage_stride", &FlowCall::dot_storage_stride)
+      .def_readwrite("root_layer", &FlowCall::root_layer)
       .def_readwrite("wells", &FlowCall::wells)
       .def_readwrite("rivers", &FlowCall::rivers)
       .def("set_source_strides",

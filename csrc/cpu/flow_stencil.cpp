@@ -2,7 +2,6 @@
 // boundary faces. Each pass gathers: a cell reads its neighbours and writes its own row, so there are no atomics and
 // a run gives the same bits on any number of threads. The equations are in dgpde/kernels/flow_stencil/README.md.
 #include <algorithm>
-#include <utility>
 #include <vector>
 
 #include "../math/flow_faces.h"
@@ -201,6 +200,12 @@ class Assembly : public Stencil {
           v * strided<V>(c.source + w.k * c.source_stride[0] + w.j * c.source_stride[1] + i * c.source_stride[2],
                          c.source_stride[2]);
       f = f - gain, size = size + vabs(gain), own = own + vabs(gain);
+    }
+    if (c.roots && w.k >= c.root_layer) {
+      const int64_t in_zone = n - c.root_layer * step[0];
+      const V taken = at<V>(c.roots + in_zone);
+      f = f + taken, size = size + taken, own = own + taken;  // never negative
+      if constexpr (kMatrix) diag = diag + at<V>(c.root_slope + in_zone);
     }
     if constexpr (kMatrix) {
       if (c.active) diag = diag + held<V>(n);
@@ -442,35 +447,6 @@ void flow_forward(const FlowCall& call) { over_rows<Forward>(call); }
 void flow_load(const FlowCall& call) { over_rows<Load>(call); }
 void flow_faces(const FlowCall& call) { over_rows<Flows>(call); }
 
-// Sum of the magnitudes that are added to form a boundary flux, for its round-off (kernels/reference_faces.py).
-double flux_scale(const BoundaryFace<double>& f, double psi, double kr, double ponding_old, double dt, double q) {
-  const auto darcy = [&](double psi_b, double kr_b) {
-    const double drop = psi_b - psi + f.rise;
-    const double k = f.transmissivity * face_mean(f.mean, kr_b, kr, drop >= 0.0).k;
-    return std::pair<double, double>(k * (vabs(psi_b) + vabs(psi) + vabs(f.rise)), k);
-  };
-  switch (f.kind) {
-    case Boundary::head:
-      return darcy(f.value[0], f.kr_b).first;
-    case Boundary::seepage_face:
-      return darcy(0.0, 1.0).first;
-    case Boundary::general_head:
-      return f.value[1] * (vabs(f.value[0]) + vabs(psi) + vabs(f.elevation));
-    case Boundary::atmosphere: {
-      const auto [wet, conductance] = darcy(0.0, 1.0);
-      const double net = f.value[0] - f.value[1], available = net + ponding_old / dt;
-      if (available > conductance * (f.rise - psi))
-        return wet + conductance * (ponding_old + dt * vabs(net) + f.value[3]);
-      const auto [dry, k] = darcy(f.value[2], f.kr_b);
-      return available < k * (f.value[2] - psi + f.rise) ? dry : vabs(available);
-    }
-    default:
-      return vabs(q);
-  }
-}
-
-constexpr int kFieldInputs = kInShare;  // those before it: the evaporation of a field has no response
-
 void flow_side(const SideCall& call) {
   const bool rest = call.partials != nullptr;
   for (int64_t i = 0; i < call.count; ++i) {
@@ -480,6 +456,7 @@ void flow_side(const SideCall& call) {
     f.rise = call.rise, f.half = call.half, f.gravity = call.gravity, f.elevation = call.elevation[i];
     for (int v = 0; v < 4; ++v) f.value[v] = call.value[v] ? call.value[v][i] : 0.0;
     f.kr_b = call.kr_b ? call.kr_b[i] : 0.0;
+    if (call.share) f.share = call.share[i], f.share_psi = call.share_psi[i];
     BoundaryFlux<double> out{};
     BoundaryPartials<double> d{};
     const double pond = call.ponding_old[i];
@@ -493,7 +470,8 @@ void flow_side(const SideCall& call) {
     if (!rest) continue;
     const double* sets[3] = {d.q, d.ponding, d.runoff};
     for (int s = 0; s < 3; ++s)
-      for (int p = 0; p < kFieldInputs; ++p) call.partials[(s * kFieldInputs + p) * call.count + i] = sets[s][p];
+      for (int p = 0; p < kBoundaryInputs; ++p)
+        call.partials[(s * kBoundaryInputs + p) * call.count + i] = sets[s][p];
   }
 }
 

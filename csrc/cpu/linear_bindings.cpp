@@ -30,6 +30,7 @@ void bind_linear(py::module_& m) {
       .def_readwrite("max_iterations", &LinearOptions::max_iterations)
       .def_readwrite("transposed", &LinearOptions::transposed)
       .def_readwrite("guess", &LinearOptions::guess)
+      .def_readwrite("recall", &LinearOptions::recall)
       .def_readwrite("gamma", &LinearOptions::gamma)
       .def_readwrite("threads", &LinearOptions::threads);
   py::class_<LinearReport>(m, "LinearReport")

@@ -14,6 +14,7 @@ template <class V>
 class Preconditioned {
  public:
   void forget() { state_[0] = state_[1] = State::none; }
+  void forget_answers() { work_.past.forget(); }
 
   bool prepare(const StencilData& matrix, bool transposed, int threads) {
     const int which = transposed && !matrix.symmetric ? 1 : 0;
@@ -60,6 +61,8 @@ class Engine final : public LinearEngine {
       if (single_) single_->forget();
       if (double_) double_->forget();
     }
+    if (single_) single_->forget_answers();
+    if (double_) double_->forget_answers();
     matrix_ = matrix;
   }
 

@@ -21,6 +21,61 @@ DGPDE_HD void add_product(PackF a, PackF b, PackD& low, PackD& high) {
   high += __builtin_convertvector(u[1], PackD) * __builtin_convertvector(v[1], PackD);
 }
 
+// The last right-hand sides b of one matrix, each over its norm, with their answers over the same: A answer = load. The
+// combination of loads that is nearest to a new b tells which combination of answers to begin from.
+struct Recollection {
+  static constexpr int kMost = 4;
+  static constexpr double kSame = 1e-13;  // the square of what is left of a load beside the others, to be of use
+  static constexpr double kNews = 1e-8;   // the part of b that the others must leave for it to be kept
+  int count = 0, oldest = 0;
+  Buffer<double> load[kMost], answer[kMost];
+  double gram[kMost][kMost] = {};
+
+  void forget() { count = oldest = 0; }
+  int64_t bytes() const {
+    int64_t sum = 0;
+    for (int j = 0; j < kMost; ++j) sum += load[j].bytes() + answer[j].bytes();
+    return sum;
+  }
+
+  // The shares c of the loads in what has these products with them: gram c = products, without loads that the newer
+  // ones span. Cholesky's factors, the newest first.
+  void shares(const double* products, double* c) const {
+    double factor[kMost][kMost] = {}, part[kMost];
+    int used[kMost], n = 0;
+    for (int k = 0; k < kMost; ++k) c[k] = 0;
+    for (int age = 0; age < count; ++age) {
+      const int j = (oldest + count - 1 - age) % count;
+      double rest = gram[j][j], value = products[j];
+      for (int i = 0; i < n; ++i) {
+        double sum = gram[j][used[i]];
+        for (int k = 0; k < i; ++k) sum -= factor[n][k] * factor[i][k];
+        factor[n][i] = sum / factor[i][i];
+        rest -= factor[n][i] * factor[n][i];
+        value -= factor[n][i] * part[i];
+      }
+      if (!(rest > kSame)) continue;
+      factor[n][n] = std::sqrt(rest);
+      part[n] = value / factor[n][n];
+      used[n++] = j;
+    }
+    for (int i = n - 1; i >= 0; --i) {
+      double value = part[i];
+      for (int k = i + 1; k < n; ++k) value -= factor[k][i] * c[used[k]];
+      c[used[i]] = value / factor[i][i];
+    }
+  }
+
+  // The place of a new load that has these products with the others.
+  int place(const double* products) {
+    const int j = count < kMost ? count++ : oldest;
+    oldest = count < kMost ? 0 : (j + 1) % kMost;
+    for (int i = 0; i < count; ++i) gram[i][j] = gram[j][i] = products[i];
+    gram[j][j] = 1.0;
+    return j;
+  }
+};
+
 // The vectors of a solve, kept from one solve to the next.
 template <class Real>
 struct Workspace {
@@ -29,8 +84,9 @@ struct Workspace {
   Buffer<Real> basis[kRestart + 1], direction[kRestart];  // of GMRES; each is there once an iteration has needed it
   Buffer<Sums> sums;
   Buffer<double> dots;
+  Recollection past;
   int64_t bytes() const {
-    int64_t sum = r.bytes() + p.bytes() + q.bytes() + sums.bytes() + dots.bytes();
+    int64_t sum = r.bytes() + p.bytes() + q.bytes() + sums.bytes() + dots.bytes() + past.bytes();
     for (const auto& v : basis) sum += v.bytes();
     for (const auto& v : direction) sum += v.bytes();
     return sum;
@@ -68,11 +124,22 @@ class Krylov {
                                     return Sums{dot_row(&w_.r[i], &w_.r[i], n), 0};
                                   }).a);
     bool zero = !o_.guess;
+    const bool recalls = o_.recall && form_ == Form::symmetric;
+    double products[Recollection::kMost] = {},
+           began = 0;  // products of b/|b| with the loads; first residual over |b|
+    if (recalls && w_.past.count > 0) {
+      recall(x, norm, products);
+      zero = false;
+    }
     for (double before = 0;; zero = false) {
       const double now = zero ? norm : residual(b, x);
       report.residual = now / norm;
       if (!std::isfinite(now)) return failed(report, x, LinearStatus::not_finite);
-      if (now <= o_.tolerance * norm) return report;
+      if (before == 0) began = report.residual;
+      if (now <= o_.tolerance * norm) {
+        if (recalls && began > Recollection::kNews) keep(b, x, norm, products);
+        return report;
+      }
       report.status = status_;
       if (report.iterations >= o_.max_iterations) report.status = LinearStatus::iterations;
       // a restart must have gained something over the one before
@@ -94,6 +161,45 @@ class Krylov {
 
  private:
   static constexpr int64_t kSegment = 2 * kLanes * Level<V>::kGroup;  // cells of x that belong to a group of tiles
+
+  // x = the combination of earlier answers, given r = unit b and its norm.
+  void recall(double* x, double norm, double* products) {
+    constexpr int width = Recollection::kMost;
+    const int count = w_.past.count;
+    const int64_t lines = a_.nz * a_.ny, step = std::max<int64_t>(1, kBlock / a_.nx),
+                  items = (lines + step - 1) / step;
+    if (w_.dots.size() < items * width) w_.dots.resize(items * width);
+#pragma omp parallel for schedule(static) num_threads(o_.threads) if (o_.threads > 1 && items > 3)
+    for (int64_t item = 0; item < items; ++item) {
+      const int64_t i = item * step * a_.nx, n = std::min(step, lines - item * step) * a_.nx;
+      for (int j = 0; j < count; ++j) w_.dots[item * width + j] = dot_row(&w_.past.load[j][i], &w_.r[i], n);
+    }
+    for (int64_t item = 0; item < items; ++item)
+      for (int j = 0; j < count; ++j) products[j] += w_.dots[item * width + j] / norm;
+    double c[width];
+    w_.past.shares(products, c);
+    rows([&](int64_t i, int64_t n) {
+      for (int64_t k = i; k < i + n; ++k) x[k] = 0;
+      for (int j = 0; j < count; ++j) {
+        const double add = c[j] * (norm / unit_);
+        const double* y = w_.past.answer[j].data();
+        for (int64_t k = i; k < i + n; ++k) x[k] += add * y[k];
+      }
+      return Sums();
+    });
+  }
+
+  void keep(const double* b, const double* x, double norm, const double* products) {
+    const int j = w_.past.place(products);
+    w_.past.load[j].resize(a_.cells());
+    w_.past.answer[j].resize(a_.cells());
+    double *load = w_.past.load[j].data(), *answer = w_.past.answer[j].data();
+    const double scale = unit_ / norm;
+    rows([&](int64_t i, int64_t n) {
+      for (int64_t k = i; k < i + n; ++k) load[k] = scale * b[k], answer[k] = scale * x[k];
+      return Sums();
+    });
+  }
 
   LinearReport failed(LinearReport& report, double* x, LinearStatus status) const {
     for (int64_t i = 0; i < a_.cells(); ++i) x[i] = NAN;

@@ -18,6 +18,7 @@ class CpuBackend:
     """Owns the hierarchies and work vectors in C++; the matrix is kept alive as long as they point to it."""
 
     name = "cpu"
+    recalls = True
 
     def __init__(self, cycle: str) -> None:
         self.module = native_module()
@@ -61,7 +62,13 @@ class CpuBackend:
         return int(self.engine.nbytes) + copy
 
     def solve(
-        self, rhs: Tensor, x0: Tensor | None, tolerance: float, max_iterations: int, transposed: bool
+        self,
+        rhs: Tensor,
+        x0: Tensor | None,
+        tolerance: float,
+        max_iterations: int,
+        transposed: bool,
+        recall: bool = False,
     ) -> tuple[Tensor, int, float, str]:
         """x, iterations, relative residual, reason ("" when converged)."""
         rhs = rhs.detach().contiguous()
@@ -69,6 +76,7 @@ class CpuBackend:
         options = self.module.LinearOptions()
         options.tolerance, options.max_iterations = tolerance, max_iterations
         options.transposed, options.guess = transposed, x0 is not None
+        options.recall = recall
         options.gamma, options.threads = self.gamma, torch.get_num_threads()
         report = self.engine.solve(rhs.data_ptr(), x.data_ptr(), options)
         return x, report.iterations, report.residual, REASONS[report.status]

@@ -17,6 +17,7 @@ class ReferenceBackend:
     """LU factors of the matrix; the transposed system uses the same ones."""
 
     name = "reference"
+    recalls = False
     precise = True
 
     def __init__(self) -> None:
@@ -56,7 +57,13 @@ class ReferenceBackend:
         return 12 * int(self.factors.L.nnz + self.factors.U.nnz) if self.factors else 0
 
     def solve(
-        self, rhs: Tensor, x0: Tensor | None, tolerance: float, max_iterations: int, transposed: bool
+        self,
+        rhs: Tensor,
+        x0: Tensor | None,
+        tolerance: float,
+        max_iterations: int,
+        transposed: bool,
+        recall: bool = False,
     ) -> tuple[Tensor, int, float, str]:
         """x, iterations (1), relative residual, reason ("" when converged)."""
         assert self.matrix is not None

@@ -24,6 +24,7 @@ class TritonBackend:
     """
 
     name = "triton"
+    recalls = False
 
     def __init__(self, cycle: str, fewest: int = FEWEST) -> None:
         self.gamma, self.fewest = {"V": 1, "W": 2}[cycle], fewest
@@ -88,7 +89,13 @@ class TritonBackend:
         self.precise, self.hierarchies = True, {}
 
     def solve(
-        self, rhs: Tensor, x0: Tensor | None, tolerance: float, max_iterations: int, transposed: bool
+        self,
+        rhs: Tensor,
+        x0: Tensor | None,
+        tolerance: float,
+        max_iterations: int,
+        transposed: bool,
+        recall: bool = False,
     ) -> tuple[Tensor, int, float, str]:
         """x, iterations, relative residual, reason ("" when converged)."""
         rhs = rhs.detach().contiguous()
@@ -106,7 +113,13 @@ class TritonBackend:
         return x, iterations + more, residual, reason
 
     def _solve(
-        self, rhs: Tensor, x0: Tensor | None, tolerance: float, max_iterations: int, transposed: bool
+        self,
+        rhs: Tensor,
+        x0: Tensor | None,
+        tolerance: float,
+        max_iterations: int,
+        transposed: bool,
+        recall: bool = False,
     ) -> tuple[Tensor, int, float, str]:
         hierarchy = self._hierarchy(transposed)
         if hierarchy is None:

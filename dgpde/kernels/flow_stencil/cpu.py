@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dgpde._native import native_module
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, FACE_MEANS
+from dgpde.kernels.flow_stencil.cpu_call import Call
 from dgpde.kernels.flow_stencil.cpu_soil import NativeSoil
 from dgpde.kernels.flow_stencil.curves import Curves
 from dgpde.kernels.flow_stencil.module import FunctionSoil
@@ -37,6 +38,8 @@ from dgpde.kernels.flow_stencil.problem import (
     river_inflow,
 )
 from dgpde.kernels.flow_stencil.reference_path import move
+from dgpde.kernels.flow_stencil.responses import EVAPORATION, pull_share, push_share, share_and_slope
+from dgpde.kernels.flow_stencil.roots import RootZone
 from dgpde.kernels.soil_relation.cpu import Relation
 
 Inputs = dict[str, Tensor]
@@ -45,12 +48,12 @@ MOVED = 1 << 15  # cells that an update moves at a time
 FLOWS = tuple(f"flow_{axis}" for axis in AXES)
 ROWS = ("squares", "beyond", "exact", "sum", "terms")
 # Where the partial derivatives of a boundary flux stand (enum BoundaryInput in csrc/math/column_faces.h).
-PSI, KR, KR_B, TRANSMISSIVITY, VALUE, PONDING, PARTIALS = 0, 1, 2, 3, 4, 8, 9
+PSI, KR, KR_B, TRANSMISSIVITY, VALUE, PONDING, SHARE, PARTIALS = 0, 1, 2, 3, 4, 8, 9, 10
 
 
 @dataclass(frozen=True)
 class SideFlow:
-    """The faces of one side at some state, [*side]; partials [3, 9, *side] of flux, ponding and run-off."""
+    """The faces of one side at some state, [*side]; partials [3, 10, *side] of flux, ponding and run-off."""
 
     flux: Tensor
     flux_psi: Tensor
@@ -78,6 +81,7 @@ class CpuStencil:
         self._curves: Curves | None = None
         self._wells = None if problem.wells is None else problem.wells.sort(stable=True)
         self._rivers = None if problem.rivers is None else problem.rivers.sort(stable=True)
+        self.roots = RootZone(problem, self.inputs) if problem.roots else None
         self._wet: Tensor | None = None
         self._theta_s: Tensor | None = None
         self._matrix: Tensor | None = None  # of the last evaluation that was asked for one
@@ -157,6 +161,10 @@ class CpuStencil:
             give("kr_b", now(f"{side}.kr"))
         if kind in DARCY:
             give("transmissivity", now(f"{side}.transmissivity"))
+        if side == "top" and problem.evaporation_knots is not None:
+            share, slope = share_and_slope(problem, inputs, on_side(psi, side))
+            give("share", share)
+            give("share_psi", slope)
         names = ("flux", "flux_psi", "flux_kr", "scale", "ponding", "runoff")
         found: dict[str, Any] = {name: psi.new_empty(shape) for name in names}
         found["partials"] = psi.new_empty(3, PARTIALS, *shape) if partials else None
@@ -173,9 +181,9 @@ class CpuStencil:
 
     # -------------------------------------------------------------------------------------------- the stencil
 
-    def call(self, step: Step, psi: Tensor, curves: Curves) -> _Call:
+    def call(self, step: Step, psi: Tensor, curves: Curves) -> Call:
         """A pass at some psi, with all that every pass reads."""
-        call = _Call(self, step)
+        call = Call(self, step)
         state = {
             "psi": psi,
             "psi_old": step.psi,
@@ -214,6 +222,13 @@ class CpuStencil:
             for name in ("head", "conductance"):
                 value = of_interval(f"rivers.{name}", self.inputs[f"rivers.{name}"], step.interval)
                 call.set(f"river_{name}", value[order])
+        uptake = None
+        if self.roots is not None:
+            taken, slope = self.roots.taken(step.interval, psi)
+            call.native.root_layer = self.roots.first
+            call.set("roots", taken)
+            call.set("root_slope", slope)
+            uptake = self.roots.uptake(taken)
         flux: dict[str, Tensor] = {}
         ponding, runoff = step.ponding, torch.zeros_like(step.ponding)
         for side in problem.sides:
@@ -253,6 +268,7 @@ class CpuStencil:
             ponding=ponding,
             runoff=runoff,
             matrix=coefficients,
+            uptake=uptake,
         )
 
     def linearise(self, step: Step, psi: Tensor) -> CpuLinearised:
@@ -272,7 +288,8 @@ class CpuStencil:
         if problem.rivers is not None:
             rivers = river_inflow(self.inputs, problem.rivers, step.interval, psi)
         elastic = self.inputs["storage"] * curves.theta * (psi - step.psi)
-        return Carried(curves.theta, elastic, flow, sides, rivers)
+        roots = None if self.roots is None else self.roots.field(step.interval, psi)
+        return Carried(curves.theta, elastic, flow, sides, rivers, roots)
 
     def pull_theta(self, psi: Tensor, carry_theta: Tensor, gradients: Inputs) -> Tensor:
         """d/dx of <carry_theta, theta(psi; x)>."""
@@ -312,7 +329,7 @@ class CpuLinearised:
         return now.matrix
 
     def _partials(self, side: str) -> list[tuple[str, Tensor]]:
-        """(name of an output, its partial derivatives [9, *side]) of what one side's faces give."""
+        """(name of an output, its partial derivatives [10, *side]) of what one side's faces give."""
         partials = self.faces[side].partials
         assert partials is not None
         outputs = [(side, partials[0])]
@@ -326,6 +343,8 @@ class CpuLinearised:
             for name, partial in self._partials(side):
                 if name in cotangents:
                     on_side(found, side).add_(cotangents[name] * (partial[PSI] + partial[KR] * slope))
+        if self.stencil.roots is not None:
+            self.stencil.roots.load(self.step, self.psi, cotangents, found)
         return self._load_carried(found, cotangents)
 
     def _load_carried(self, found: Tensor, cotangents: Cotangents) -> Tensor:
@@ -377,12 +396,14 @@ class CpuLinearised:
             if has_pond and side == "top":
                 carry_ponding = by_input[PONDING]
         pull_points(problem, stencil.inputs, step, self.psi, multiplier, cotangents, gradients)
+        if stencil.roots is not None:
+            stencil.roots.pull(step, self.psi, multiplier, cotangents, gradients)
         if any(name.startswith("soil.") for name in gradients):
             stencil.pull_soil(self.psi, grad_theta, grad_kr, gradients)
         return new_theta, new_psi, carry_ponding
 
     def _pull_side(self, side: str, multiplier: Tensor, cotangents: Cotangents, gradients: Inputs) -> Tensor:
-        """[9, *side]: the cotangents of what the faces of a side read; added to the gradients."""
+        """[10, *side]: the cotangents of what the faces of a side read; added to the gradients."""
         problem, kind = self.stencil.problem, self.stencil.problem.sides[side]
         weight = self.stencil.areas[side] * on_side(multiplier, side)  # F holds -A q
         found = torch.zeros_like(self.faces[side].flux).expand(PARTIALS, *problem.side_shape(side))
@@ -398,6 +419,8 @@ class CpuLinearised:
         for name, slot in slots.items():
             if name in gradients:
                 of_interval(name, gradients[name], self.step.interval).add_(found[slot])
+        if side == "top" and EVAPORATION in gradients:
+            pull_share(problem, self.stencil.inputs, on_side(self.psi, side), found[SHARE], gradients)
         return found
 
     def push(
@@ -434,43 +457,17 @@ class CpuLinearised:
                     dots[slot] = of_interval(name, tangents[name], interval)
             if side == "top":
                 dots[PONDING] = state[2]
+                if EVAPORATION in tangents:
+                    dots[SHARE] = push_share(problem, stencil.inputs, on_side(self.psi, side), tangents)
             for name, partial in self._partials(side):
                 outputs[name] = sum(
                     (partial[slot] * dot for slot, dot in dots.items()), torch.zeros_like(partial[0])
                 )
             on_side(found, side).sub_(stencil.areas[side] * outputs[side])
         outputs |= push_points(problem, stencil.inputs, self.step, self.psi, psi, tangents, found)
+        if stencil.roots is not None:
+            outputs |= stencil.roots.push(self.step, self.psi, psi, tangents, found)
         return found, dot_theta, outputs
-
-
-class _Call:
-    """A FlowCall and the tensors that it points to, which must outlive it."""
-
-    def __init__(self, stencil: CpuStencil, step: Step) -> None:
-        problem = stencil.problem
-        self.native: Any = stencil.module.FlowCall()
-        self.native.nz, self.native.ny, self.native.nx = problem.shape
-        self.native.threads = torch.get_num_threads()
-        self.native.face_mean = FACE_MEANS.index(problem.face_mean)
-        self.native.dt = step.dt
-        self.kept: list[Tensor] = []
-        for axis in range(3):
-            self.set("width", stencil.widths[axis], axis)
-            self.set("rise", stencil.rises[axis], axis)
-        if stencil.active is not None:
-            self.set("active", stencil.active)
-
-    def set(self, name: str, value: Tensor, slot: int = 0, dense: bool = True) -> None:
-        """Point to a tensor; a contiguous one unless its strides are given too. Results must be contiguous."""
-        value = value.contiguous() if dense else value
-        self.kept.append(value)
-        self.native.set(name, value.data_ptr(), slot)
-
-    def set_one_or_all(self, name: str, value: Tensor) -> int:
-        """Point to a field, or to its one value where all cells share it; returns the stride."""
-        one = not any(value.stride())
-        self.set(name, value, dense=not one)
-        return 0 if one else 1
 
 
 def _readable(name: str, value: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from dgpde.kernels.flow_stencil.curves import Curves
-from dgpde.kernels.flow_stencil.reference import pushed
+from dgpde.kernels.flow_stencil.forward_mode import pushed
 from dgpde.kernels.soil_relation.module import SoilFunction
 
 

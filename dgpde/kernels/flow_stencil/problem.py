@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES
+from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES, FEDDES_HEADS
 from dgpde.kernels.soil_relation.module import SoilFunction
 from dgpde.kernels.soil_relation.reference import soil_names
 
@@ -61,6 +61,9 @@ class StencilProblem:
         wells: [m] int64, cells (as flat indices) that the wells draw from; None without wells.
         rivers: [m] int64, cells that exchange water with a head outside; None without any.
         source: whether there is a source in the cells.
+        roots: whether roots take water from them.
+        root_knots: of their response, where it is a table: x = ln(-psi) of the first knot, and the spacing.
+        evaporation_knots: of the response of the top's evaporation, where it has one.
         active: [nz, ny, nx] bool; None when every cell takes part.
     """
 
@@ -76,6 +79,9 @@ class StencilProblem:
     wells: Tensor | None = None
     rivers: Tensor | None = None
     source: bool = False
+    roots: bool = False
+    root_knots: tuple[float, float] | None = None
+    evaporation_knots: tuple[float, float] | None = None
     active: Tensor | None = None
     classes: Tensor | None = None
     knots: tuple[float, float] | None = None
@@ -104,7 +110,7 @@ class StencilProblem:
     @property
     def linear(self) -> bool:
         """Whether a step is a linear problem."""
-        return self.symmetric and all(kind in LINEAR for kind in self.sides.values())
+        return self.symmetric and not self.roots and all(kind in LINEAR for kind in self.sides.values())
 
     @property
     def symmetric(self) -> bool:
@@ -127,6 +133,11 @@ class StencilProblem:
         volume = dz[:, None, None] * (dy[:, None] * dx)
         return volume if self.active is None else volume * self.active.to(volume)
 
+    def plan(self, sample: Tensor) -> Tensor:
+        """[ny, nx] m2 seen from above, active or not; of the sample's type and device."""
+        _, dy, dx = (width.to(sample) for width in self.widths)
+        return dy[:, None] * dx
+
     def area(self, side: str, sample: Tensor) -> Tensor:
         """[*side] m2, 0 where the cell is not active."""
         widths = [width.to(sample) for width in self.widths]
@@ -138,6 +149,22 @@ class StencilProblem:
         """Names of the soil parameters that the kernel reads."""
         return soil_names(self.relation) if self.function is None else self.function.names
 
+    def root_names(self) -> tuple[str, ...]:
+        """Names of the tensors that the roots read."""
+        if not self.roots:
+            return ()
+        heads = tuple(f"roots.{name}" for name in FEDDES_HEADS)
+        return (
+            "roots.transpiration",
+            "roots.density",
+            *(heads if self.root_knots is None else ("root_response",)),
+        )
+
+    @property
+    def flux_names(self) -> tuple[str, ...]:
+        """Names of a step's outputs that a run returns as means over each interval."""
+        return ("runoff", *(("uptake",) if self.roots else ()), *self.sides)
+
     def input_names(self) -> tuple[str, ...]:
         """Names of the tensors that the kernel reads; all of them are differentiable.
 
@@ -148,7 +175,9 @@ class StencilProblem:
 
         With one row for each interval or a single one: of each side its values <side>.<name>, <side>.kr and
         <side>.transmissivity [1/s], [., *side]; source [., nz, ny, nx] 1/s (any of the sizes may be 1); wells
-        [., m] m3/s; rivers.head (the psi of equal H, m) and rivers.conductance (m2/s) [., m].
+        [., m] m3/s; rivers.head (the psi of equal H, m) and rivers.conductance (m2/s) [., m]; roots.transpiration
+        (m/s) and Feddes' roots.h1 to h4 (m) [., ny, nx], roots.density (1/m) [., nz, ny, nx]. Instead of these heads
+        root_response [knots, 2, ny, nx], a and da/dx; evaporation_response likewise. Of all these ny and nx may be 1.
         """
         names = ["psi0", "ponding0", *(f"face_{AXES[axis]}" for axis in self.axes), "storage"]
         names += [f"soil.{name}" for name in self.soil_names()]
@@ -159,12 +188,13 @@ class StencilProblem:
         names += ["source"] if self.source else []
         names += ["wells"] if self.wells is not None else []
         names += ["rivers.head", "rivers.conductance"] if self.rivers is not None else []
-        return tuple(names)
+        names += ["evaporation_response"] if self.evaporation_knots is not None else []
+        return (*names, *self.root_names())
 
 
 def is_series(name: str) -> bool:
     """Whether the first dimension of an input is the output interval (or 1)."""
-    return name in ("source", "wells") or name.partition(".")[0] in (*SIDES, "rivers")
+    return name in ("source", "wells") or name.partition(".")[0] in (*SIDES, "rivers", "roots")
 
 
 def of_interval(name: str, value: Tensor, interval: int) -> Tensor:
@@ -211,6 +241,7 @@ class Evaluation(NamedTuple):
         theta, capacity: [nz, ny, nx], and its slope in psi [1/m].
         flux: by side, [*side] m/s into the domain.
         ponding, runoff: [ny, nx] m at the end of the step, and m/s.
+        uptake: [ny, nx] m/s by roots; None without any.
         matrix: [7, nz, ny, nx] m2/s, the true Jacobian in the order of ``COEFFICIENTS``; None when not asked for.
             It holds until the stencil is asked for another one, which may be written in its place.
     """
@@ -227,9 +258,15 @@ class Evaluation(NamedTuple):
     ponding: Tensor
     runoff: Tensor
     matrix: Tensor | None
+    uptake: Tensor | None = None
+
+    def fluxes(self) -> dict[str, Tensor]:
+        """What ``StencilProblem.flux_names`` names."""
+        found = {"runoff": self.runoff} | self.flux
+        return found if self.uptake is None else found | {"uptake": self.uptake}
 
 
-# Of a step's outputs: "ponding", "runoff", a side's name for its flux, and those of ``Carried.outputs``.
+# Of a step's outputs: "ponding", "runoff", "uptake", a side's name for its flux, and those of ``Carried.outputs``.
 Cotangents = dict[str, Tensor]
 Tangents = dict[str, Tensor]
 
@@ -244,6 +281,7 @@ class Carried(NamedTuple):
             where there is none.
         sides: by side, [*side] m/s into the domain.
         rivers: [m] m3/s into the cells of the rivers; None without any.
+        roots: [nz, ny, nx] m3/s out of the cells by roots; None without any.
     """
 
     theta: Tensor
@@ -251,11 +289,13 @@ class Carried(NamedTuple):
     flow: dict[int, Tensor]
     sides: dict[str, Tensor]
     rivers: Tensor | None
+    roots: Tensor | None = None
 
     def outputs(self) -> dict[str, Tensor]:
-        """What a step's cotangents and tangents may hold of it: "elastic", "flow_z" ..., "rivers"."""
+        """What a step's cotangents and tangents may hold of it: "elastic", "flow_z" ..., "rivers", "roots"."""
         found = {"elastic": self.elastic} | {f"flow_{AXES[k]}": value for k, value in self.flow.items()}
-        return found if self.rivers is None else found | {"rivers": self.rivers}
+        places = {"rivers": self.rivers, "roots": self.roots}
+        return found | {name: value for name, value in places.items() if value is not None}
 
 
 class Linearised(Protocol):
@@ -342,9 +382,12 @@ def river_inflow(inputs: dict[str, Tensor], cells: Tensor, interval: int, psi: T
 
 
 def source_sums(
-    problem: StencilProblem, inputs: dict[str, Tensor], interval: int, psi: Tensor
+    problem: StencilProblem, inputs: dict[str, Tensor], interval: int, psi: Tensor, uptake: Tensor | None
 ) -> tuple[float, float]:
-    """Water that sources, wells and rivers bring in an interval at psi, and the sum of its magnitudes, m3/s."""
+    """Water that sources, wells, rivers and roots bring in an interval at psi, and the sum of its magnitudes, m3/s.
+
+    ``uptake``: of the roots, [ny, nx] m/s.
+    """
     total = size = 0.0
     if problem.source:
         rate = of_interval("source", inputs["source"], interval).detach()
@@ -356,6 +399,9 @@ def source_sums(
     if problem.rivers is not None:
         rate = river_inflow(inputs, problem.rivers, interval, psi)
         total, size = total + float(rate.sum()), size + float(rate.abs().sum())
+    if uptake is not None:
+        taken = float((problem.plan(uptake) * uptake).sum())  # never negative
+        total, size = total - taken, size + taken
     return total, size
 
 
@@ -365,4 +411,6 @@ def zero_output(problem: StencilProblem, sample: Tensor) -> dict[str, Tensor]:
     outputs = {"ponding": surface, "runoff": surface.clone()}
     for side in problem.sides:
         outputs[side] = sample.new_zeros(problem.side_shape(side))
+    if problem.roots:
+        outputs["uptake"] = surface.clone()
     return outputs

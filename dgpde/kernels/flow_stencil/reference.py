@@ -4,21 +4,22 @@ Unknown psi [nz, ny, nx] at the cell centres. Backward Euler, mixed form (Celia,
 Resour. Res. 26:1483), cell-centred finite volumes, per cell [m3/s]; H = psi + g z:
 
     F_c = V_c (theta_c - theta_old_c)/dt + s_c theta_c (psi_c - psi_old_c)/dt
-          - sum over faces T_f kf (H_neighbour - H_c) - sum over boundary faces A q - V_c source_c - wells_c
+          - sum over faces T_f kf (H_neighbour - H_c) - sum over boundary faces A q
+          - V_c source_c - wells_c + V_c Tp b_c a(psi_c)
 
 Nothing here is optimised and no derivative is written down by hand: autograd differentiates it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES
+from dgpde.kernels.flow_stencil.forward_mode import pushed
 from dgpde.kernels.flow_stencil.problem import (
     AXES,
     IDENTITY,
@@ -36,6 +37,8 @@ from dgpde.kernels.flow_stencil.problem import (
     river_inflow,
 )
 from dgpde.kernels.flow_stencil.reference_path import move
+from dgpde.kernels.flow_stencil.responses import EVAPORATION, evaporation_share
+from dgpde.kernels.flow_stencil.roots import at_interval, taken
 from dgpde.kernels.reference_faces import Boundary, BoundaryFace, boundary, face_mean
 from dgpde.kernels.soil_relation.reference import theta_kr, wet_suction
 
@@ -50,7 +53,7 @@ class Terms(NamedTuple):
     magnitude: Tensor  # [nz, ny, nx] m3/s, of all terms
     own: Tensor  # [nz, ny, nx] m3/s, of all but the flows between cells
     theta: Tensor  # [nz, ny, nx]
-    outputs: dict[str, Tensor]  # "ponding" m, "runoff" m/s, and by side the flux m/s
+    outputs: dict[str, Tensor]  # "ponding" m, "runoff" and "uptake" m/s, and by side the flux m/s
     carried: Carried
 
 
@@ -122,6 +125,15 @@ def boundary_faces(
     )
 
 
+def responding(
+    problem: StencilProblem, inputs: Inputs, side: str, face: BoundaryFace, psi: Tensor
+) -> BoundaryFace:
+    """The faces with the share of the evaporation that their cells let through at psi [*side]."""
+    if side != "top" or problem.evaporation_knots is None:
+        return face
+    return replace(face, share=evaporation_share(problem, inputs[EVAPORATION], psi))
+
+
 def side_flow(
     problem: StencilProblem, inputs: Inputs, side: str, step: Step, at: tuple[Tensor, Tensor, Tensor]
 ) -> Boundary:
@@ -131,7 +143,7 @@ def side_flow(
     """
     psi, kr, ponding_old = at
     face = boundary_faces(problem, inputs, side, step.interval, step.pond_dt, ponding_old)
-    found = boundary(face, psi, kr)
+    found = boundary(responding(problem, inputs, side, face, psi), psi, kr)
     if problem.active is None:
         return found
     inside = on_side(problem.active, side)
@@ -193,8 +205,13 @@ def terms(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor, stat
         size = conductance * (head.abs() + psi.flatten()[problem.rivers].abs())
         sizes = torch.zeros_like(residual).flatten().index_add(0, problem.rivers, size).reshape(problem.shape)
         residual, magnitude = residual - gain, magnitude + sizes
+    root_rate = None
+    if problem.roots:
+        root_rate = taken(problem, at_interval(problem, inputs, step.interval), psi, volume)
+        residual, magnitude = residual + root_rate, magnitude + root_rate
+        outputs["uptake"] = root_rate.sum(0) / problem.plan(psi)
     sides = {side: outputs[side] for side in problem.sides}
-    carried = Carried(theta, elastic * (psi - psi_old), along, sides, river_rate)
+    carried = Carried(theta, elastic * (psi - psi_old), along, sides, river_rate, root_rate)
     return Terms(residual, magnitude + inner, magnitude, theta, outputs, carried)
 
 
@@ -240,8 +257,10 @@ def jacobian(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor) -
         for side in problem.sides:
             face_data = boundary_faces(problem, inputs, side, step.interval, step.pond_dt, step.ponding)
 
-            def inflow(a: Tensor, kr_a: Tensor, face_data: BoundaryFace = face_data) -> Tensor:
-                return boundary(face_data, a, kr_a).flux
+            def inflow(
+                a: Tensor, kr_a: Tensor, face_data: BoundaryFace = face_data, side: str = side
+            ) -> Tensor:
+                return boundary(responding(problem, inputs, side, face_data, a), a, kr_a).flux
 
             d_psi, d_kr = slopes(inflow, on_side(psi, side), on_side(kr, side))
             slope = d_psi + d_kr * on_side(kr_slope, side)
@@ -249,6 +268,9 @@ def jacobian(problem: StencilProblem, inputs: Inputs, step: Step, psi: Tensor) -
         if problem.rivers is not None:
             conductance = of_interval("rivers.conductance", inputs["rivers.conductance"], step.interval)
             matrix[0].view(-1).index_add_(0, problem.rivers, conductance)
+        if problem.roots:
+            now = at_interval(problem, inputs, step.interval)
+            matrix[0] += slopes(lambda x: taken(problem, now, x, problem.volume(psi)), psi)[0]
         if problem.active is not None:
             matrix[0] += torch.where(problem.active, 0.0, IDENTITY)
     return matrix, capacity
@@ -283,6 +305,7 @@ class ReferenceStencil:
         size = found.residual.abs() - ROUND_OFF * found.magnitude
         outputs = dict(found.outputs)
         ponding, runoff = outputs.pop("ponding"), outputs.pop("runoff")
+        uptake = outputs.pop("uptake", None)
         return Evaluation(
             found.residual,
             float(found.residual.norm()),
@@ -296,6 +319,7 @@ class ReferenceStencil:
             ponding,
             runoff,
             found_matrix if matrix else None,
+            uptake,
         )
 
     def move(self, psi: Tensor, update: Tensor, now: Evaluation) -> Tensor:
@@ -393,34 +417,6 @@ class ReferenceLinearised:
         moving = dict(zip(names, state, strict=True)) | {"psi": psi} | tangents
         outputs = pushed(found, at, moving)
         return outputs.pop("residual"), outputs.pop("theta"), outputs
-
-
-def pushed(function: Callable[[Inputs], Inputs], at: Inputs, tangents: Inputs) -> Inputs:
-    """Tangents of a function's values: the derivative of its vector-Jacobian product in the vector.
-
-    (Forward mode cannot be nested, and a run may be asked for its tangent in forward mode.)
-    """
-    with torch.enable_grad():
-        leaves = {name: value.detach().clone().requires_grad_() for name, value in at.items()}
-        values = function(leaves)
-        found = {name: torch.zeros_like(value) for name, value in values.items()}
-        moving = {name: value for name, value in values.items() if value.requires_grad}
-        duals = {name: torch.zeros_like(value).requires_grad_() for name, value in moving.items()}
-        pulled = torch.autograd.grad(
-            list(moving.values()),
-            list(leaves.values()),
-            list(duals.values()),
-            create_graph=True,
-            allow_unused=True,
-        )
-        total = sum(
-            ((g * tangents[name]).sum() for name, g in zip(leaves, pulled, strict=True) if g is not None),
-            torch.zeros(()).double(),
-        )
-        if total.requires_grad:
-            pushed = torch.autograd.grad(total, list(duals.values()), allow_unused=True)
-            found |= {name: value for name, value in zip(duals, pushed, strict=True) if value is not None}
-    return {name: value.detach() for name, value in found.items()}
 
 
 def _paired(outputs: dict[str, Tensor], cotangents: Cotangents) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dgpde.kernels.column_flow.problem import BOUNDARY_VALUES
+from dgpde.kernels.flow_stencil.forward_mode import pushed
 from dgpde.kernels.flow_stencil.problem import (
     DARCY,
     PRESCRIBED,
@@ -16,10 +17,12 @@ from dgpde.kernels.flow_stencil.problem import (
     StencilProblem,
     Step,
     Tangents,
+    is_series,
     of_interval,
     on_side,
 )
-from dgpde.kernels.flow_stencil.reference import pushed, side_flow
+from dgpde.kernels.flow_stencil.reference import side_flow
+from dgpde.kernels.flow_stencil.responses import EVAPORATION
 from dgpde.kernels.reference_faces import Boundary
 
 Inputs = dict[str, Tensor]
@@ -30,6 +33,7 @@ def side_names(problem: StencilProblem, side: str) -> list[str]:
     kind = problem.sides[side]
     names = [f"{side}.{name}" for name in BOUNDARY_VALUES[kind]]
     names += [f"{side}.kr"] if kind in PRESCRIBED else []
+    names += [EVAPORATION] if side == "top" and problem.evaporation_knots is not None else []
     return names + ([f"{side}.transmissivity"] if kind in DARCY else [])
 
 
@@ -56,7 +60,11 @@ class SideFaces:
 
     def _flow(self, at: Inputs) -> Boundary:
         """At psi, kr and ponding; and at one interval's row of each input that is among ``at``."""
-        rows = {name: value[None] for name, value in at.items() if "." in name}
+        rows = {
+            name: value[None] if is_series(name) else value
+            for name, value in at.items()
+            if name in self.inputs
+        }
         state = (at["psi"], at["kr"], at["ponding"])
         return side_flow(self.problem, self.inputs | rows, self.side, self.step, state)
 

@@ -34,6 +34,7 @@ from dgpde.kernels.flow_stencil.problem import (
     river_inflow,
 )
 from dgpde.kernels.flow_stencil.reference_path import move
+from dgpde.kernels.flow_stencil.roots import RootZone
 from dgpde.kernels.flow_stencil.sides import faces_of
 from dgpde.kernels.flow_stencil.triton_network import TritonNetwork
 from dgpde.kernels.flow_stencil.triton_soil import TritonSoil, flat_or_one
@@ -93,6 +94,7 @@ class TritonStencil:
             "ACTIVE": active is not None,
             "ONE_STORAGE": self.one_storage,
         }
+        self.roots = RootZone(problem, self.inputs) if problem.roots else None
         self._curves: Curves | None = None
         self._wet: Tensor | None = None
         self._theta_s: Tensor | None = None
@@ -200,6 +202,10 @@ class TritonStencil:
         if problem.source:
             source = of_interval("source", self.inputs["source"], step.interval).expand(problem.shape)
             strides = tuple(source.stride())
+        roots, uptake = psi, None
+        if self.roots is not None:
+            taken, slope = self.roots.taken(step.interval, psi)
+            roots, uptake = torch.stack([taken, slope]), self.roots.uptake(taken)
         residual = torch.empty_like(psi)
         coefficients = psi.new_empty(7, *problem.shape) if matrix else None
         sums = psi.new_empty(5, programs(problem.cells))
@@ -213,6 +219,8 @@ class TritonStencil:
             capacity=curves.capacity,
             dkr=curves.dkr,
             source=source,
+            roots=roots,
+            root_start=0 if self.roots is None else self.roots.first * problem.shape[1] * problem.shape[2],
             point_cell=self.point_cell,
             point_start=self.point_start,
             points=self.points(step.interval, psi) if self.most_points else psi,
@@ -227,6 +235,7 @@ class TritonStencil:
             source_x=strides[2],
             SIDES=sum(1 << SIDES.index(side) for side in problem.sides),
             SOURCE=problem.source,
+            ROOTS=problem.roots,
             POINTS=self.most_points,
             MATRIX=matrix,
         )
@@ -248,6 +257,7 @@ class TritonStencil:
             ponding=ponding,
             runoff=runoff,
             matrix=coefficients,
+            uptake=uptake,
         )
 
     def carried(self, step: Step, psi: Tensor) -> Carried:
@@ -262,7 +272,8 @@ class TritonStencil:
         if problem.rivers is not None:
             rivers = river_inflow(self.inputs, problem.rivers, step.interval, psi)
         elastic = self.inputs["storage"] * curves.theta * (psi - step.psi)
-        return Carried(curves.theta, elastic, flow, sides, rivers)
+        roots = None if self.roots is None else self.roots.field(step.interval, psi)
+        return Carried(curves.theta, elastic, flow, sides, rivers, roots)
 
     def seeds(self, cotangents: Cotangents) -> dict[int, Tensor]:
         """By axis, the cotangents of what flows through the faces."""
@@ -313,6 +324,8 @@ class TritonLinearised:
         found = self.curves.capacity * carry_theta
         for side, faces in self.sides.items():
             on_side(found, side).add_(faces.load(cotangents, on_side(self.curves.dkr, side)))
+        if self.stencil.roots is not None:
+            self.stencil.roots.load(self.step, self.psi, cotangents, found)
         stencil, step, psi, curves = self.stencil, self.step, self.psi, self.curves
         problem, seeds = stencil.problem, stencil.seeds(cotangents)
         if seeds:
@@ -368,6 +381,8 @@ class TritonLinearised:
             stencil.inputs, self.step, psi, self.curves.theta, cotangents, gradients, grad_theta, new_psi
         )
         pull_points(problem, stencil.inputs, self.step, psi, multiplier, cotangents, gradients)
+        if stencil.roots is not None:
+            stencil.roots.pull(self.step, psi, multiplier, cotangents, gradients)
         if any(name.startswith("soil.") for name in gradients):
             stencil.pull_soil(psi, grad_theta, grad_kr, gradients)
         return new_theta, new_psi, carry_ponding
@@ -411,4 +426,6 @@ class TritonLinearised:
             outputs |= moved
             on_side(found, side).sub_(there.area * moved[side])
         outputs |= push_points(problem, stencil.inputs, self.step, self.psi, psi, tangents, found)
+        if stencil.roots is not None:
+            outputs |= stencil.roots.push(self.step, self.psi, psi, tangents, found)
         return found, dot_theta, outputs

@@ -145,6 +145,7 @@ def assemble_kernel(
     storage,  # [cells] m2, or one value
     active,  # [cells] uint8
     source,  # 1/s, source_z, source_y, source_x apart
+    roots,  # [2, cells from root_start]: taken [m3/s], its slope in psi [m2/s]
     point_cell,  # [m] wells and rivers, increasing
     point_start,  # [programs + 1] the first of each program
     points,  # [3, m]: inflow [m3/s], its round-off scale, minus its slope in psi [m2/s]
@@ -157,6 +158,7 @@ def assemble_kernel(
     source_z,
     source_y,
     source_x,
+    root_start,
     nz,
     ny,
     nx,
@@ -167,6 +169,7 @@ def assemble_kernel(
     SIDES: tl.constexpr,
     ACTIVE: tl.constexpr,
     SOURCE: tl.constexpr,
+    ROOTS: tl.constexpr,
     POINTS: tl.constexpr,
     MATRIX: tl.constexpr,
     ONE_STORAGE: tl.constexpr,
@@ -224,6 +227,14 @@ def assemble_kernel(
         gain = v * tl.load(source + k * source_z + j * source_y + i * source_x, mask=live, other=0.0)
         f -= gain
         own += tl.abs(gain)
+    if ROOTS:
+        rooted = live & (n >= root_start)
+        zone = roots + (n - root_start)
+        taken = tl.load(zone, mask=rooted, other=0.0)
+        f += taken
+        own += taken
+        if MATRIX:
+            diag += tl.load(zone + (n * 0 + cells - root_start), mask=rooted, other=0.0)
     if POINTS > 0:
         first = point_start + tl.program_id(0).to(tl.int64)
         begin, end = tl.load(first), tl.load(first + 1)

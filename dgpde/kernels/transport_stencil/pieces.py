@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dgpde.kernels.flow_stencil.forward_mode import pushed
 from dgpde.kernels.flow_stencil.problem import on_side
-from dgpde.kernels.flow_stencil.reference import pushed
 from dgpde.kernels.transport_stencil.cell import Cell, Values, inverse_slope, invert, isotherm
 from dgpde.kernels.transport_stencil.problem import Network
 from dgpde.kernels.transport_stencil.water import Water
