@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from neural_cases import WAYS, network, prior, put, weights_of
@@ -29,7 +31,7 @@ def test_the_roughness_is_the_integral_of_the_squared_curvature() -> None:
         x = torch.log10(-psi)
         second = torch.vmap(torch.func.grad(slope))(x)
         exact.append((second.square()[1:-1] * 0.5 * (x[2:] - x[:-2])).sum())
-    found = soil.roughness(psi)
+    found = soil.roughness(psi, of="curves")
     # divided differences of second order at 1/200 of a decade; bends of the curves are about 1/10 wide; neither counts
     # the half gaps at both ends
     torch.testing.assert_close(found.theta, exact[0].detach(), rtol=2e-3, atol=0.0)
@@ -40,9 +42,29 @@ def test_the_roughness_does_not_depend_on_how_the_heads_are_spaced() -> None:
     soil = dgpde.NeuralSoil(prior(), network(4, 0, scale=0.5, seed=3), route="torch")
     place = torch.linspace(0.0, 1.0, 801, dtype=torch.float64)
     even, uneven = -(10.0 ** (3.0 * place - 1.0)), -(10.0 ** (3.0 * (0.5 * place + 0.5 * place**2) - 1.0))
-    for one, other in zip(soil.roughness(even), soil.roughness(uneven), strict=True):
-        # both have errors of the second order in spacings of 1/270 to 1/130 of a decade
-        torch.testing.assert_close(one, other, rtol=5e-3, atol=0.0)
+    for of in ("departure", "curves"):
+        for one, other in zip(soil.roughness(even, of), soil.roughness(uneven, of), strict=True):
+            # both have errors of the second order in spacings of 1/270 to 1/130 of a decade
+            torch.testing.assert_close(one, other, rtol=5e-3, atol=0.0)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_an_untrained_soil_departs_nowhere(route: str) -> None:
+    soil = dgpde.NeuralSoil(prior(), dgpde.SoilNetwork(units=4), route=route)
+    psi = -torch.logspace(-1, 2, 40, dtype=torch.float64)
+    departure, curves = soil.roughness(psi), soil.roughness(psi, of="curves")
+    assert float(departure.theta) == float(departure.log10_k) == 0.0
+    assert float(curves.theta) > 0.0 and float(curves.log10_k) > 0.0
+
+
+def test_the_departure_is_the_soil_less_its_prior() -> None:
+    soil = dgpde.NeuralSoil(prior(), network(4, 0, scale=0.5, seed=3))
+    bare = dgpde.NeuralSoil(prior(), dgpde.SoilNetwork(units=4))
+    psi = -torch.logspace(-1, 2, 40, dtype=torch.float64)
+    (theta, ln_kr), (theta0, ln_kr0) = soil.curves(psi), bare.curves(psi)
+    found = soil.roughness(psi)
+    torch.testing.assert_close(found.theta, bends(theta - theta0, psi).square().sum())
+    torch.testing.assert_close(found.log10_k, bends((ln_kr - ln_kr0) / math.log(10.0), psi).square().sum())
 
 
 def test_bends_of_a_straight_line_are_none_and_of_a_parabola_known() -> None:
@@ -77,9 +99,9 @@ def test_gradcheck_of_the_roughness() -> None:
     names, leaves = zip(*weights_of(net).items(), strict=True)
     feature = torch.tensor([0.3, -0.2], dtype=torch.float64)
 
-    def call(feature: Tensor, *values: Tensor) -> tuple[Tensor, Tensor]:
+    def call(feature: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         soil = dgpde.NeuralSoil(prior(), put(net, dict(zip(names, values, strict=True))), [feature], "torch")
-        return tuple(soil.roughness(psi))  # type: ignore[return-value]
+        return *soil.roughness(psi), *soil.roughness(psi, of="curves")
 
     inputs = tuple(value.requires_grad_(True) for value in (feature, *leaves))
     # central differences of 1e-6 of numbers of the order of 1
@@ -101,6 +123,12 @@ def test_heads_that_are_no_row_are_named(psi: object, error: type[Exception], me
     soil = dgpde.NeuralSoil(prior(), network(2, 0))
     with pytest.raises(error, match=f"^{message}"):
         soil.roughness(psi)  # type: ignore[arg-type]
+
+
+def test_what_bends_is_named() -> None:
+    soil = dgpde.NeuralSoil(prior(), network(2, 0))
+    with pytest.raises(ValueError, match="^of: is 'prior'; choose"):
+        soil.roughness(-torch.logspace(0, 1, 5), of="prior")
 
 
 def test_values_that_do_not_go_with_the_heads_are_named() -> None:

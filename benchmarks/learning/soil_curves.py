@@ -73,6 +73,7 @@ RARE = 1e-3  # part of the readings at either end of the suctions that does not 
 FINE, CELLS = 240, 80
 STRENGTHS = (100.0, 0.5)  # of the penalties of theta's and log10 K's bends, at first
 LOOSE = 0.01  # precision of the prior of a network's numbers
+DRAWS = 4  # for each seed, of which those that fit best are where the fits start
 STARTS = {"network": 2, "van Genuchten": 2}
 EVALUATIONS = {"network": 160, "van Genuchten": 100}  # of L-BFGS from every start
 PLAIN = 4  # seeds of the plain network
@@ -187,17 +188,27 @@ def misfits(x: Tensor, observed: Tensor, design: Design) -> Tensor:
     return ((at_depths(run.theta, SENSORS)[1:] - observed) / NOISE).flatten(0, 1).T
 
 
+@torch.no_grad()
+def starting(way: str, observed: Tensor, seeds: range, design: Design) -> Tensor:
+    """x [seeds * starts, p]: of the draws of each seed those that fit best, so none whose run fails."""
+    drawn = []
+    for seed in seeds:
+        draw = torch.Generator().manual_seed(10_000 + seed)
+        own = 0.7 * torch.randn(DRAWS, OWN, generator=draw, dtype=torch.float64)
+        rest = 0.1 * torch.randn(DRAWS, COUNT - OWN, generator=draw, dtype=torch.float64)
+        drawn.append(torch.cat([own, rest], 1) if way == "network" else own)
+    x = torch.stack(drawn)
+    misfit = misfits(x.flatten(0, 1), observed.repeat_interleave(DRAWS, -1), design).square().sum(1)
+    order = torch.where(misfit.isfinite(), misfit, torch.inf).reshape(len(seeds), DRAWS).argsort(1)
+    chosen = order[:, : STARTS[way], None].expand(-1, -1, x.shape[2])
+    return x.gather(1, chosen).flatten(0, 1)
+
+
 def fitted(
     way: str, observed: Tensor, seeds: range, seen: tuple[float, float], design: Design
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """x [seeds, p] of the best start, and what a fit with evidence says of itself [seeds]."""
     starts = STARTS[way]
-    first = []
-    for seed in seeds:
-        draw = torch.Generator().manual_seed(10_000 + seed)
-        own = 0.7 * torch.randn(starts, OWN, generator=draw, dtype=torch.float64)
-        rest = 0.1 * torch.randn(starts, COUNT - OWN, generator=draw, dtype=torch.float64)
-        first.append(torch.cat([own, rest], 1) if way == "network" else own)
     which = torch.arange(len(seeds)).repeat_interleave(starts)
     loose = torch.full((COUNT,), LOOSE, dtype=torch.float64)
     loose[:OWN] = 0.0
@@ -213,7 +224,7 @@ def fitted(
             return problem.loss(x, which, strengths)
         return 0.5 * misfits(x, observed[..., which], design).square().sum(1)
 
-    found = minimise(loss, torch.cat(first), EVALUATIONS[way])
+    found = minimise(loss, starting(way, observed, seeds, design), EVALUATIONS[way])
     x = found.x[found.loss.reshape(len(seeds), starts).argmin(1) + starts * torch.arange(len(seeds))]
     if way == "van Genuchten":
         return x, {}
