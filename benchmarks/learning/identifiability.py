@@ -11,8 +11,6 @@ Around the true curves theta and log10 K are moved by hat functions of log10 of 
 - weather alone, hourly: three times the readings;
 - stepped: hourly, and the surface's largest suction set anew each day (`soil_curves`).
 
-Then the same inversion as in `soil_curves` under weather alone, films, four seeds.
-
 What comes out: in the dry range gravity plays no part, and readings of moisture then tell K dpsi/dtheta but not how
 suctions go with water contents, which only the limit of the surface ties to a number. One limit leaves theta(psi)
 between 1 and 150 m, hence K, to the smoothness of the curves, and more readings help little; limits at known steps
@@ -22,9 +20,9 @@ the optimiser: that prior charged the true curves 80 units of log likelihood, of
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +30,7 @@ from torch.autograd import forward_ad
 
 import dgpde
 from benchmarks.learning import soil_curves
-from benchmarks.learning.record import Row, arguments, spread, table, write
+from benchmarks.learning.record import Row, table, write
 from benchmarks.learning.soil_curves import (
     CELLS,
     DECADES,
@@ -123,19 +121,14 @@ def row_of(name: str, design: Design) -> Row:
 
 
 def main() -> None:
-    """Every soil and design, then the inversion under weather alone: tables and record."""
-    seeds = range(arguments(__doc__, seeds=4).parse_args().seeds)
+    """Every soil and design: tables and record."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     began = time.process_time()
-    kept: dict[str, Any] = {}
+    kept: dict[str, dict[str, Row]] = {}
     for name in TRUTHS:
-        kept[name] = {}
-        for label, design in DESIGNS.items():
-            row = row_of(name, design)
+        kept[name] = {label: row_of(name, design) for label, design in DESIGNS.items()}
+        for label, row in kept[name].items():
             print(table(f"{name}, {label}: standard deviations", [row]), flush=True)
-            kept[name][label] = row
-    found = soil_curves.learn("films", "network", seeds, DESIGNS["weather alone"])
-    print(table("films, weather alone: errors of the network", found.rows))
-    kept["films, weather alone: network"] = {"spread": spread(found.rows), "seeds": found.rows}
     write("identifiability", {"processor seconds": time.process_time() - began, **kept})
 
 
