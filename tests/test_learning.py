@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.learning import (
     data_efficiency,
+    evidence,
     identifiability,
     root_stress,
     soil_curves,
@@ -73,36 +74,104 @@ def test_steady_profile_learns() -> None:
     assert all(row["mean K error %"] < 5.0 for row in found.rows)
 
 
-def test_soil_curves_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soil_curves, "DAYS", 8)
-    monkeypatch.setattr(soil_curves, "TRAINED", 5)
-    monkeypatch.setattr(soil_curves, "FINE", 60)
-    monkeypatch.setattr(soil_curves, "CELLS", 30)
+@pytest.mark.parametrize("n", [1, 3])
+def test_minimise_from_the_curvature_of_a_quadratic_is_newtons_step(n: int) -> None:
+    draw = torch.Generator().manual_seed(n)
+    root = torch.randn(n, 5, 5, generator=draw, dtype=torch.float64)
+    curvature = root @ root.mT + 0.1 * torch.eye(5, dtype=torch.float64)
+    middle = 0.1 * torch.randn(n, 5, generator=draw, dtype=torch.float64)
+
+    def bowl(x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * torch.einsum("ni,nij,nj->n", x - middle, curvature, x - middle)
+
+    # the start, and the one step, which is shorter than the largest allowed
+    found = minimise(bowl, torch.zeros(n, 5, dtype=torch.float64), 2, curvature=curvature)
+    # round-off of a solve whose matrix has a condition number of up to 1e3
+    torch.testing.assert_close(found.x, middle, rtol=1e-10, atol=1e-12)
+
+
+def line(rows: int) -> tuple[evidence.Problem, torch.Tensor]:
+    """Noisy readings of a rough series, smooth by second differences: linear, so that the evidence is known."""
+    draw = torch.Generator().manual_seed(rows)
+    place = torch.linspace(0.0, 1.0, 30, dtype=torch.float64)
+    readings = 3.0 * torch.sin(6.0 * place) + torch.randn(rows, 30, generator=draw, dtype=torch.float64)
+
+    def residuals(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        return x - readings[which]
+
+    def bent(x: torch.Tensor) -> torch.Tensor:
+        return x.diff(n=2, dim=1)[:, None]
+
+    return evidence.Problem(residuals, bent, torch.zeros(30, dtype=torch.float64)), readings
+
+
+def test_the_strength_makes_the_measurements_most_probable() -> None:
+    problem, readings = line(2)
+    start = torch.zeros(2, 30, dtype=torch.float64)
+    found = evidence.fit(problem, start, torch.ones(2, 1, dtype=torch.float64), rounds=25, evaluations=8)
+    bend = torch.eye(30, dtype=torch.float64).diff(n=2, dim=0)
+    strengths = torch.logspace(-2, 4, 6001, dtype=torch.float64)
+    # readings = a straight line that is free + what bends: the projection on the bends has covariance 1 + 1/strength
+    flat = torch.linalg.qr(torch.stack([torch.ones(30), torch.arange(30.0)], 1).double(), mode="complete").Q[
+        :, 2:
+    ]
+    size, axes = torch.linalg.eigh(flat.T @ bend.T @ bend @ flat)
+    variance = 1.0 + 1.0 / (strengths[:, None] * size)
+    for row in range(2):
+        seen = (axes.T @ flat.T @ readings[row]).square()
+        best = strengths[(variance.log() + seen / variance).sum(1).argmin()]
+        # the grid's spacing is 0.23 %; 25 halvings of the distance
+        assert abs(float(found.strengths[row, 0] / best) - 1.0) < 5e-3
+        exact = torch.linalg.solve(torch.eye(30) + found.strengths[row] * bend.T @ bend, readings[row])
+        # round-off of the solve, times its condition number
+        torch.testing.assert_close(found.x[row], exact, rtol=1e-6, atol=1e-8)
+
+
+def test_derivatives_are_those_of_autograd() -> None:
+    x = torch.tensor([0.3, -1.2, 0.7], dtype=torch.float64)
+
+    def function(rows: torch.Tensor) -> torch.Tensor:
+        return torch.stack([rows.prod(1), rows.square().sum(1)], 1)
+
+    value, found = evidence.derivatives(function, x)
+    exact = torch.autograd.functional.jacobian(lambda row: function(row[None])[0], x)
+    torch.testing.assert_close(value, function(x[None])[0])
+    torch.testing.assert_close(found, exact.T)
+
+
+def small_columns(monkeypatch: pytest.MonkeyPatch, days: int) -> None:
+    """Some days of record on 30 cells for `soil_curves` and what reads its numbers."""
+    for module in (soil_curves, identifiability):
+        monkeypatch.setattr(module, "TRAINED", days)
+        monkeypatch.setattr(module, "CELLS", 30)
+    for name, value in {"DAYS": days + 3, "FINE": 60, "ROUNDS": 2, "EACH": 4}.items():
+        monkeypatch.setattr(soil_curves, name, value)
     monkeypatch.setattr(soil_curves, "STARTS", {"network": 1, "van Genuchten": 1})
     for cached in (soil_curves.weather, soil_curves.truth):
         cached.cache_clear()
-    before = soil_curves.learn("films", "network", range(2), evaluations=1).rows
-    after = soil_curves.learn("films", "network", range(2), evaluations=20).rows
-    for old, new in zip(before, after, strict=True):
+
+
+def test_soil_curves_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_columns(monkeypatch, 5)
+    monkeypatch.setattr(soil_curves, "EVALUATIONS", {"network": 20, "van Genuchten": 1})
+    learned = soil_curves.learn("films", "network", range(2)).rows
+    drawn = soil_curves.learn("films", "van Genuchten", range(2)).rows
+    for old, new in zip(drawn, learned, strict=True):
         assert new["theta, 30 days after"] < old["theta, 30 days after"]
-    assert spread(soil_curves.learn("films", "van Genuchten", range(2), evaluations=2).rows)
+        assert new["log10 K, seen, expected"] > 0.0
+    assert spread(drawn)
     plain = soil_curves.plain("films", 4, range(1), steps=100)
     assert all(math.isfinite(value) for value in plain[0].values())
     for cached in (soil_curves.weather, soil_curves.truth):
         cached.cache_clear()
 
 
-def test_identifiability_has_the_terms_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (soil_curves, identifiability):
-        monkeypatch.setattr(module, "TRAINED", 5)
-        monkeypatch.setattr(module, "CELLS", 30)
-    monkeypatch.setattr(soil_curves, "DAYS", 8)
-    monkeypatch.setattr(soil_curves, "FINE", 60)
-    for cached in (soil_curves.weather, soil_curves.truth):
-        cached.cache_clear()
-    observed = soil_curves.truth("films").sensors[1 : 5 * soil_curves.PARTS + 1, :, None]
-    terms = identifiability.terms(torch.cat([identifiability.draw_of(seed) for seed in range(2)]), observed)
-    assert all(value.shape == (2,) and bool((value > 0.0).all()) for value in terms.values())
+def test_limits_at_steps_tell_more_of_the_dry_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_columns(monkeypatch, 20)  # without them the surface would not have come to its limit
+    rows = {name: identifiability.row_of("films", design) for name, design in identifiability.DESIGNS.items()}
+    assert all(value > 0.0 for row in rows.values() for value in row.values())
+    assert rows["weather alone, hourly"]["log10 K, 0.1-1 m"] < rows["weather alone"]["log10 K, 0.1-1 m"]
+    assert rows["stepped"]["theta, 1-10 m"] < rows["weather alone, hourly"]["theta, 1-10 m"]
     for cached in (soil_curves.weather, soil_curves.truth):
         cached.cache_clear()
 

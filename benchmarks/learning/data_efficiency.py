@@ -9,7 +9,7 @@ three of its autumn days bring 90 mm; nothing like either is in the record. Know
 day; to the models with physics also the uniform head of -1 m on day 0, root depth, free drainage, and the split of
 the demand.
 
-- hybrid: the learned soil of `soil_curves` inside the solver;
+- hybrid: the learned soil of `learned_soil` inside the solver;
 - calibrated physics: van Genuchten-Mualem in its place;
 - LSTM: rain and demand in, the three water contents out; width, number of steps by the last fifth of the record.
   What is asked of other depths is interpolated from its three.
@@ -33,10 +33,11 @@ import torch
 from torch import Tensor
 
 import dgpde
+from benchmarks.learning.learned_soil import COUNT, OWN, curves, soil_of
 from benchmarks.learning.optimise import minimise
 from benchmarks.learning.record import Row, arguments, spread, table, write
-from benchmarks.learning.soil_curves import OWN, UNITS, roughness, soil_of
 from benchmarks.learning.weather import DAY, rain_and_evaporation
+from dgpde.soil.roughness import bends
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -139,13 +140,20 @@ def stress_of(x: Tensor) -> dict[str, Any]:
     return {"response": dgpde.Feddes(h3_high=begins, h3_low=begins, h4=wilting - 0.6)}
 
 
+def roughness(x: Tensor) -> Tensor:
+    """[n] penalty of the curvatures of log10 K and of 10 theta over log10 of suction."""
+    psi = -(10.0 ** torch.linspace(-2.0, 3.0, 101, dtype=torch.float64))
+    theta, log_k = (bends(curve.T, psi).square().sum(0) for curve in curves(x, psi))
+    return 100.0 * theta + log_k
+
+
 def with_physics(
     way: str, length: int, seeds: range, evaluations: int = EVALUATIONS
 ) -> list[dict[str, Tensor]]:
     """The results of every seed after learning from a record of that many days."""
     columns = [seed for seed in seeds for _ in range(STARTS)]
     observed = torch.stack([measured(seed)[BEFORE : BEFORE + length] for seed in columns], -1)
-    p = OWN + (6 * UNITS + 2 if way == "hybrid" else 0) + STRESS
+    p = (COUNT if way == "hybrid" else OWN) + STRESS
     draw = torch.Generator().manual_seed(9000)
     start = 0.3 * torch.randn(len(columns), p, generator=draw, dtype=torch.float64)
 

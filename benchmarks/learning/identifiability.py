@@ -1,98 +1,134 @@
-"""Whether moisture tells K of the film-conducting soil of `soil_curves`, or what is missed there is the optimiser's.
+"""What moisture can tell of K(psi): the standard deviations that a design of `soil_curves` leaves, by linear theory.
 
     python -m benchmarks.learning.identifiability
 
-The inversion of `soil_curves` (network, same weather, sensors, noise, prior and penalty) from two starts for each seed:
+Around the true curves theta and log10 K are moved by hat functions of log10 of suction (five a decade, 1.6 cm to
+1 km), K_s as a whole; the tangents of all readings in them, from the solver, give J. With the smoothness prior of
+`evidence`, at about the strengths that the fits find (100 for theta, 0.5 for log10 K), the covariance is
+(J'J/noise^2 + prior)^-1. Three designs:
 
-- from the truth: the network that is nearest to the true curves (log10 K within 0.01 of them), fitted to them directly;
-- from a draw, as there.
+- weather alone: readings every 3 h, the surface may dry to 150 m of suction;
+- weather alone, hourly: three times the readings;
+- stepped: hourly, and the surface's largest suction set anew each day (`soil_curves`).
 
-If the optimiser were at fault, the start from the truth would end at a smaller total of misfit, prior and penalty. If
-moisture told K, the end with the wrong K would have a clearly larger misfit: one unit is one of log likelihood.
-
-What comes out (record of three seeds): K is missed only where it is dry, between 10 m and the 54 m that the uppermost
-sensor saw, by a factor of 10, and hardly at all below 1 m. There the misfit of the wrong K is larger by 4 and 9 units
-of 2,400 (two seeds; the single draw of the third had not converged), so moisture says a little, while the standard
-normal prior of the network's weights charges the true curve 80 units and the wrong one 4 to 9: the total of the wrong
-one is smaller by about 50. What is missed is decided by that prior, not by the optimiser. A nine times weaker prior
-alone does not mend it within 250 evaluations: 0.26 to 0.38 in the range seen instead of 0.33 to 0.38 (seeds 100, 101).
+What comes out: in the dry range gravity plays no part, and readings of moisture then tell K dpsi/dtheta but not how
+suctions go with water contents, which only the limit of the surface ties to a number. One limit leaves theta(psi)
+between 1 and 150 m, hence K, to the smoothness of the curves, and more readings help little; limits at known steps
+tell both. An earlier form of this experiment, which put a normal prior on the network's weights, ended at 0.36 whatever
+the optimiser: that prior charged the true curves 80 units of log likelihood, of which the readings paid back 4 to 9.
 """
 
 from __future__ import annotations
 
+import argparse
+import math
 import time
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+import dgpde
 from benchmarks.learning import soil_curves
-from benchmarks.learning.optimise import minimise
-from benchmarks.learning.record import Row, arguments, spread, table, write
-from benchmarks.learning.soil_curves import CELLS, NOISE, OWN, SENSORS, SMOOTH, TRAINED, TRUTHS, UNITS
+from benchmarks.learning.record import Row, table, write
+from benchmarks.learning.soil_curves import (
+    CELLS,
+    DECADES,
+    LIMITS,
+    NOISE,
+    SENSORS,
+    STRENGTHS,
+    TRAINED,
+    TRUTHS,
+    Design,
+    truth,
+)
+from dgpde.soil.roughness import bends
 
-NAME, EVALUATIONS = "films", 200
-COUNT = OWN + 6 * UNITS + 2
-SHOWN = ("log10 K, seen", "log10 K, 0.1-1 m", "log10 K, 1-10 m", "log10 K, 10-100 m", "theta, seen")
+DESIGNS = {
+    "weather alone": Design(8, LIMITS[:1]),
+    "weather alone, hourly": Design(24, LIMITS[:1]),
+    "stepped": soil_curves.STEPPED,
+}
+WIDTH = 0.2  # decades between two hats
+CENTRES = -1.8 + WIDTH * torch.arange(25, dtype=torch.float64)  # log10 of suction in m
+WIDE = (
+    0.3,
+    5.0,
+    3.0,
+)  # standard deviations of a hat of theta, of log10 K, and of log10 K_s, without any data
+RANGE, KNOTS = (-1e-4, -1e4), 256  # of the tables
 
 
-def nearest() -> Tensor:
-    """[1, COUNT] the network nearest to the true curves between 1 cm and 1 km of suction."""
-    psi = -torch.logspace(-2, 3, 120, dtype=torch.float64)
-    theta, log_k = TRUTHS[NAME].theta(psi), torch.log10(TRUTHS[NAME].conductivity(psi))
-
-    def apart(x: Tensor) -> Tensor:
-        found, k = soil_curves.curves(x, psi)
-        misfit = (500.0 * (found - theta)).square().sum(1) + (10.0 * (k - log_k)).square().sum(1)
-        return misfit + 0.05 * x[:, OWN:].square().sum(1)
-
-    start = torch.cat([draw_of(seed) for seed in range(4)])
-    found = minimise(apart, start, 1500)
-    return found.x[found.loss.argmin()][None]
-
-
-def draw_of(seed: int) -> Tensor:
-    """[1, COUNT] a start as in `soil_curves`."""
-    draw = torch.Generator().manual_seed(10_000 + seed)
-    own = 0.7 * torch.randn(1, OWN, generator=draw, dtype=torch.float64)
-    return torch.cat([own, 0.1 * torch.randn(1, COUNT - OWN, generator=draw, dtype=torch.float64)], 1)
-
-
-def terms(x: Tensor, observed: Tensor) -> dict[str, Tensor]:
-    """What the loss is made of [n]."""
-    run = soil_curves.solve(soil_curves.soil_of(x), x.shape[0], CELLS, TRAINED)
-    misfit = (soil_curves.at_depths(run.theta, SENSORS)[1:] - observed) / NOISE
-    return {
-        "misfit": 0.5 * misfit.square().sum((0, 1)),
-        "prior": 0.5 * x[:, OWN:].square().sum(1),
-        "penalty": SMOOTH * soil_curves.roughness(x),
+def moved(soil: dgpde.Soil) -> dgpde.Soil:
+    """The soil of columns that have a hat's tangent each: of theta, of log10 K, of K_s. Inside a dual level."""
+    count, m = 2 * CENTRES.numel() + 1, CENTRES.numel()
+    psi = -torch.logspace(math.log10(-RANGE[0]), math.log10(-RANGE[1]), KNOTS, dtype=torch.float64)
+    psi[0] = 0.0  # the first knot counts as saturated
+    hats = torch.zeros(m, KNOTS, dtype=torch.float64)
+    hats[:, 1:] = (1.0 - (torch.log10(-psi[1:]) - CENTRES[:, None]).abs() / WIDTH).clamp(min=0.0)
+    theta, ln_kr = soil.theta(psi), torch.log(soil.conductivity(psi) / soil.k_sat)
+    nothing = torch.zeros(m, KNOTS, dtype=torch.float64)
+    rows = {
+        "theta": (theta.expand(count, -1), torch.cat([hats, nothing, nothing[:1]])),
+        "ln_kr": (ln_kr.expand(count, -1), torch.cat([nothing, math.log(10.0) * hats, nothing[:1]])),
     }
+    dual = {name: forward_ad.make_dual(value.clone(), tangent) for name, (value, tangent) in rows.items()}
+    k_sat = soil.k_sat.expand(count).clone()
+    k_tangent = torch.zeros_like(k_sat)
+    k_tangent[-1] = math.log(10.0) * k_sat[-1]
+    return dgpde.Tabulated(
+        **dual, psi_range=RANGE, k_sat=forward_ad.make_dual(k_sat, k_tangent), classes=torch.arange(count)
+    )
+
+
+def sensitivity(name: str, design: Design) -> Tensor:
+    """J/noise [readings * sensors, 2 m + 1]."""
+    with forward_ad.dual_level():
+        run = soil_curves.solve(moved(TRUTHS[name]), 2 * CENTRES.numel() + 1, CELLS, TRAINED, design=design)
+        theta = forward_ad.unpack_dual(soil_curves.at_depths(run.theta, SENSORS)[1:]).tangent
+    assert theta is not None
+    return theta.flatten(0, 1) / NOISE
+
+
+def deviations(j: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviations of theta and of log10 K at the centres [m]."""
+    m = CENTRES.numel()
+    bend = bends(torch.eye(m, dtype=torch.float64), -(10.0**CENTRES))
+    precision = torch.zeros(2 * m + 1, 2 * m + 1, dtype=torch.float64)
+    for k, (strength, wide) in enumerate(zip(STRENGTHS, WIDE[:2], strict=True)):
+        block = slice(k * m, (k + 1) * m)
+        precision[block, block] = strength * bend.T @ bend + torch.eye(m, dtype=torch.float64) / wide**2
+    precision[-1, -1] = 1.0 / WIDE[2] ** 2
+    covariance = torch.linalg.inv(j.T @ j + precision)
+    whole = torch.cat([torch.zeros(m, m), torch.eye(m), torch.ones(m, 1)], 1).to(covariance)  # of log10 K
+    return covariance.diagonal()[:m].sqrt(), (whole @ covariance @ whole.T).diagonal().sqrt()
+
+
+def row_of(name: str, design: Design) -> Row:
+    """Root mean squares of the deviations over the range seen and every decade."""
+    theta, log_k = deviations(sensitivity(name, design))
+    ranges = {"seen": truth(name, design).seen} | {
+        f"{low:g}-{high:g} m": (low, high) for low, high in DECADES
+    }
+    row = {}
+    for label, (low, high) in ranges.items():
+        # a range of whole decades has its ends half-way between two centres
+        inside = (math.log10(low) - 1e-9 <= CENTRES) & (math.log10(high) + 1e-9 >= CENTRES)
+        row[f"log10 K, {label}"] = log_k[inside].square().mean().sqrt().item()
+        row[f"theta, {label}"] = theta[inside].square().mean().sqrt().item()
+    return row
 
 
 def main() -> None:
-    """Both starts of every seed: tables and record."""
-    seeds = range(arguments(__doc__, seeds=3).parse_args().seeds)
+    """Every soil and design: tables and record."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     began = time.process_time()
-    record = soil_curves.truth(NAME).sensors[1 : TRAINED * soil_curves.PARTS + 1]
-    noise = torch.stack([soil_curves.noise_of(seed, record.shape) for seed in seeds], -1)
-    observed = (record[..., None] + noise).repeat(1, 1, 2)
-    true = nearest()
-    starts = torch.cat([true.expand(len(seeds), -1), *(draw_of(seed) for seed in seeds)])
-    found = minimise(lambda x: torch.stack(list(terms(x, observed).values())).sum(0), starts, EVALUATIONS)
-    with torch.no_grad():
-        values = terms(found.x, observed) | {"total": found.loss}
-        values |= {
-            name: value for name, value in soil_curves.curve_errors(NAME, found.x).items() if name in SHOWN
-        }
-    alone = 0.5 * (noise / NOISE).square().sum((0, 1))
-    rows: dict[str, list[Row]] = {}
-    for k, way in enumerate(("from the truth", "from a draw")):
-        places = range(k * len(seeds), (k + 1) * len(seeds))
-        rows[way] = [{name: value[place].item() for name, value in values.items()} for place in places]
-        for row, own in zip(rows[way], alone.tolist(), strict=True):
-            row["misfit above that of the noise"] = row["misfit"] - own
-        print(table(way, rows[way]), flush=True)
-    kept: dict[str, Any] = {way: {"spread": spread(found), "seeds": found} for way, found in rows.items()}
+    kept: dict[str, dict[str, Row]] = {}
+    for name in TRUTHS:
+        kept[name] = {label: row_of(name, design) for label, design in DESIGNS.items()}
+        for label, row in kept[name].items():
+            print(table(f"{name}, {label}: standard deviations", [row]), flush=True)
     write("identifiability", {"processor seconds": time.process_time() - began, **kept})
 
 

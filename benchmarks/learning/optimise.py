@@ -25,7 +25,13 @@ class Minimum:
     evaluations: int
 
 
-def minimise(objective: Objective, start: Tensor, evaluations: int, memory: int = 20) -> Minimum:
+def minimise(
+    objective: Objective,
+    start: Tensor,
+    evaluations: int,
+    memory: int = 20,
+    curvature: Tensor | None = None,
+) -> Minimum:
     """Minimise the losses of n independent problems, each by its own L-BFGS (Nocedal 1980, Math. Comput. 35, 773).
 
     Every evaluation is one trial step for every row: a row whose trial gives enough descent takes it and turns to its
@@ -36,6 +42,8 @@ def minimise(objective: Objective, start: Tensor, evaluations: int, memory: int 
         start: [n, p].
         evaluations: of the objective with its gradient, all told.
         memory: pairs of changes of x and gradient kept for each row.
+        curvature: of the losses [n, p, p], positive definite, from which the pairs start (such as Gauss and Newton's
+            at the start); default a multiple of one, by the newest pair.
 
     Raises RuntimeError when a loss is not finite at the start.
     """
@@ -57,7 +65,8 @@ def minimise(objective: Objective, start: Tensor, evaluations: int, memory: int 
     filled = torch.zeros(memory, n, dtype=torch.bool)
     slot = torch.zeros(n, dtype=torch.long)
     rows = torch.arange(n)
-    direction, length = _direction(gradient, steps, turns, filled, slot)
+    factor = None if curvature is None else torch.linalg.cholesky(curvature)
+    direction, length = _direction(gradient, steps, turns, filled, slot, factor)
     shortened = torch.zeros(n, dtype=torch.long)
     for _ in range(evaluations - 1):
         change = length[:, None] * direction
@@ -79,16 +88,19 @@ def minimise(objective: Objective, start: Tensor, evaluations: int, memory: int 
         lost = shortened == PATIENCE
         shortened[lost] = 0
         filled[:, lost] = False
-        renewed, one = _direction(gradient, steps, turns, filled, slot)
+        renewed, one = _direction(gradient, steps, turns, filled, slot, factor)
         direction = torch.where((taken | lost)[:, None], renewed, direction)
         length = torch.where(taken | lost, one, SHORTER * length)
     return Minimum(x, loss, evaluations)
 
 
 def _direction(
-    gradient: Tensor, steps: Tensor, turns: Tensor, filled: Tensor, slot: Tensor
+    gradient: Tensor, steps: Tensor, turns: Tensor, filled: Tensor, slot: Tensor, factor: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Descent direction of each row [n, p] by the two-loop recursion, and the step to try first [n]."""
+    """Descent direction of each row [n, p] by the two-loop recursion, and the step to try first [n].
+
+    factor: lower one of the curvature from which the pairs start, if one is given.
+    """
     memory, rows = steps.shape[0], torch.arange(gradient.shape[0])
     q = gradient.clone()
     order = [(slot - 1 - k) % memory for k in range(memory)]  # newest first
@@ -99,12 +111,18 @@ def _direction(
         part = torch.where(there, (s * q).sum(1) / curvature, 0.0)
         q = q - part[:, None] * y
         kept.append((s, y, there, curvature, part))
-    s, y, there, curvature, _ = kept[0]
-    scale = torch.where(there, curvature / torch.where(there, y.square().sum(1), 1.0), 1.0)
-    q = scale[:, None] * q
+    newest = kept[0]
+    if factor is not None:
+        q = torch.cholesky_solve(q[..., None], factor)[..., 0]
+    else:
+        _, y, there, curvature, _ = newest
+        scale = torch.where(there, curvature / torch.where(there, y.square().sum(1), 1.0), 1.0)
+        q = scale[:, None] * q
     for s, y, there, curvature, part in reversed(kept):
         back = torch.where(there, (y * q).sum(1) / curvature, 0.0)
         q = q + torch.where(there, part - back, 0.0)[:, None] * s
+    if factor is not None:
+        return -q, torch.ones_like(q[:, 0])
     size = gradient.norm(dim=1)
     first = torch.where(size > 0.0, 0.1 / torch.where(size > 0.0, size, 1.0), 0.0)
-    return -q, torch.where(there, torch.ones_like(size), first)
+    return -q, torch.where(newest[2], torch.ones_like(size), first)

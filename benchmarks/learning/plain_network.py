@@ -11,22 +11,23 @@ from torch import Tensor
 
 MEMORIES = (0.25, 1.0, 4.0, 16.0)  # days
 DECAYS = (1e-4, 1e-2)
+APART = 8  # readings, of those that one step of the training takes; it begins at a drawn one
 WITHHELD = 0.2  # the last part of the record, on which weight decay and number of steps are chosen
 
 
-def past_weather(rain: Tensor, demand: Tensor, dt: float) -> Tensor:
-    """[T, 12]: rain and demand [T] as seen by memories that fade over 0.25 to 16 days, and the fading of the start."""
+def past_weather(series: Sequence[Tensor], dt: float) -> Tensor:
+    """[T, 4 m + 4]: m series [T] as seen by memories that fade over 0.25 to 16 days, and the fading of the start."""
     columns = []
     for days in MEMORIES:
         keep = math.exp(-dt / (days * 86400.0))
-        for series in (rain, demand):
+        for entry in series:
             held, kept = 0.0, []
-            for value in series.tolist():
+            for value in entry.tolist():
                 held = keep * held + (1.0 - keep) * value
                 kept.append(held)
             column = torch.tensor(kept, dtype=torch.float64)
-            columns.append(column / series.mean())
-        columns.append(keep ** torch.arange(1, rain.numel() + 1, dtype=torch.float64))
+            columns.append(column / entry.mean())
+        columns.append(keep ** torch.arange(1, series[0].numel() + 1, dtype=torch.float64))
     return torch.stack(columns, 1)
 
 
@@ -43,7 +44,7 @@ class PlainNetwork(torch.nn.Module):
         self.layers = torch.nn.Sequential(*layers, torch.nn.Linear(hidden, 1)).double()
 
     def forward(self, inputs: Tensor, depths: Sequence[float]) -> Tensor:
-        """[T, 12], depths [m] -> theta [T, m]."""
+        """Inputs [T, 4 m + 4], depths [m] -> theta [T, m]."""
         scaled = ((inputs - self.centre) / self.width)[:, None].expand(-1, len(depths), -1)
         place = 4.0 * torch.tensor(depths, dtype=torch.float64) - 2.0
         x = torch.cat([scaled, place[None, :, None].expand(inputs.shape[0], -1, 1)], -1)
@@ -62,8 +63,9 @@ def fit_plain(
         optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for step in range(steps):
+            taken = slice(int(torch.randint(APART, ())), split, APART)
             optimiser.zero_grad()
-            (model(inputs[:split], depths) - theta[:split]).square().mean().backward()
+            (model(inputs[taken], depths) - theta[taken]).square().mean().backward()
             optimiser.step()
             schedule.step()
             if step % 50 == 49:

@@ -102,6 +102,26 @@ def curves() -> list[str]:
     return lines(head, rows)
 
 
+def designs() -> list[str]:
+    """What moisture can tell of the curves."""
+    record = read("identifiability")
+    names = ("log10 K, seen", "log10 K, 0.1-1 m", "log10 K, 1-10 m", "log10 K, 10-100 m", "theta, seen")
+    head = [
+        "What moisture leaves open: standard deviations by linear theory",
+        "log10 K, range seen",
+        "0.1-1 m",
+        "1-10 m",
+        "10-100 m",
+        "theta, range seen",
+    ]
+    rows = [
+        [f"{name} soil: {design}", *(f"{row[entry]:.2g}" for entry in names)]
+        for name in ("bimodal", "films")
+        for design, row in record[name].items()
+    ]
+    return lines(head, rows)
+
+
 def lengths() -> list[str]:
     """How much data."""
     record = read("data_efficiency")
@@ -191,7 +211,7 @@ def cost() -> list[str]:
 
 def report() -> str:
     """All tables."""
-    parts = [flux(), profile(), curves(), lengths(), measured(), stress(), soils(), cost()]
+    parts = [flux(), profile(), curves(), designs(), lengths(), measured(), stress(), soils(), cost()]
     return "\n".join(line for part in parts for line in part)
 
 

@@ -89,6 +89,7 @@ class SoilRun {
         soil_partials<V>(model_, derived, psi, p, dtheta, dkr);
       else
         soil_evaluate<V>(model_, derived, psi, p);
+      if (tabulated_) dtheta[Tabulated::kKnot] = V{};
       lanes.store(c_.theta, row, p.theta);
       lanes.store(c_.kr, row, p.kr);
       lanes.store(c_.capacity, row, p.capacity);

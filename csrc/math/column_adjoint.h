@@ -44,6 +44,7 @@ class ColumnAdjoint : ColumnReplay<V> {
     weighs = in.grad.weights.data != nullptr;
     elastic |= in.grad.specific_storage.data != nullptr;
     simple = !p.roots && !elastic && !weighs && !this->tabulated() && !in.grad.source.data;
+    this->rootless = in.grad.root_density.data != nullptr;
   }
 
   enum Seed { kSeedElastic, kSeedTaken, kSeedSource, kSeedBefore, kSeeds };
@@ -353,7 +354,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       add_parameters(k, c.dtheta_at(k), c.dkr_at(k), gtheta, gkr);
       c.carry_theta(k) = rounded(rate) * static_cast<R>(p.dz[k]);  // not the product above, which is fused there
     } else {
-      add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), gtheta, gkr);
+      add_soil(k, c.dtheta_at(k), c.dkr_at(k), gtheta, gkr, [&] { return this->table_at(k); });
       add_weights(k, V(c.psi(k)), V(c.capacity(k)), V(c.dkr(k)), gtheta, gkr);
       const V carry_theta = rate * static_cast<R>(p.dz[k]) + seed(k, kSeedBefore);
       c.carry_theta(k) = select(active, carry_theta, V(c.carry_theta(k)));
@@ -377,7 +378,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       boundary_head(face, psi_b);
       const auto dkr_p = at_face.list();
       const V gkr = gradient(kInKrB);
-      add_soil(k, psi_b, dkr_p, dkr_p, V{}, gkr);
+      add_soil(k, dkr_p, dkr_p, V{}, gkr, [&] { return this->table_at(k, psi_b); });
       add_weights(k, psi_b, V{}, at_face.dkr, V{}, gkr);
       through_kr = gkr * at_face.dkr;
     }
@@ -396,17 +397,18 @@ class ColumnAdjoint : ColumnReplay<V> {
     for (int i = 0; i < n_soil; ++i) sum[i] = sum[i] + gtheta * dtheta[i] + gkr * dkr[i];
   }
 
-  // Cotangents of theta and kr at head psi of cell k, passed on to the soil's parameters.
-  template <class A>
-  DGPDE_HD void add_soil(int64_t k, V psi, const A& dtheta, const A& dkr, V gtheta, V gkr) {
+  // Cotangents of theta and kr at a head of cell k, passed on to the soil's parameters; place() says where a table has
+  // its numbers there.
+  template <class A, class Place>
+  DGPDE_HD void add_soil(int64_t k, const A& dtheta, const A& dkr, V gtheta, V gkr, const Place& place) {
     if (!this->tabulated()) return add_parameters(k, dtheta, dkr, gtheta, gkr);
     if (!in.grad.soil[0].data) return;
     // Many columns and steps add to one number, in an order that depends on the segments of the run. The sum is kept
     // to twice the precision (Knuth's two-sum), so that it rounds to the same bits in any order.
     V x[Tabulated::n_raw];
-    for (int i = 0; i < Tabulated::n_raw; ++i) x[i] = gtheta * V(dtheta[i]) + gkr * V(dkr[i]);
-    Tabulated::add_rows<V>(x, this->table_at(k, psi), lanes.first, lanes.n, table_grad,
-                           table_grad + 4 * p.n_classes * p.n_knots);
+    for (int i = 0; i < Tabulated::n_raw; ++i)
+      x[i] = Tabulated::of_theta(i) ? gtheta * V(dtheta[i]) : gkr * V(dkr[i]);
+    Tabulated::add_rows<V>(x, place(), lanes.first, lanes.n, table_grad, table_grad + 4 * p.n_classes * p.n_knots);
   }
 
   // Cotangents of theta and kr at head psi of cell k, passed on to a network's weights.
@@ -431,7 +433,7 @@ class ColumnAdjoint : ColumnReplay<V> {
     sum_t = sum_t + share * w * a * inv;
     sum_omega_c = sum_omega_c - select(limited, V{}, share * w * a * root_rate * inv);
     const V ga = share * root_rate + m;  // cotangent of w a
-    if (in.grad.response[kRoots].data)
+    if (in.grad.response[kRoots].data && any(w != V{}))
       pull_response<V>(p, kRoots, lanes, active, V(c.psi(k)), ga * w, in.grad.response[kRoots]);
     if (p.response[kRoots].count == 0) {
       V a_h[4];
@@ -487,7 +489,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       c.psi(k) = load<V>(p.in.psi0, 0, k, lanes);
       this->evaluate(k);
       const V carry = c.carry_theta(k);
-      add_soil(k, V(c.psi(k)), c.dtheta_at(k), c.dkr_at(k), carry, V{});
+      add_soil(k, c.dtheta_at(k), c.dkr_at(k), carry, V{}, [&] { return this->table_at(k); });
       add_weights(k, V(c.psi(k)), V(c.capacity(k)), V{}, carry, V{});
       put_cell(in.grad.psi0, 0, k, own, c.carry_psi(k) + c.capacity(k) * carry);
       // storage = dz Ss / theta_s
@@ -497,7 +499,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       soil_partials<V>(soil, d, V{}, full, dfull, dkr_full);
       for (int i = 0; i < n_soil; ++i) dfull[i] = dfull[used[i]];
       const V to_theta_s = -c.sum_storage(k) * s / theta_s;
-      add_soil(k, V{}, dfull, dkr_full, to_theta_s, V{});
+      add_soil(k, dfull, dkr_full, to_theta_s, V{}, [&] { return this->table_at(k, V{}); });
       if (!this->tabulated())
         for (int i = 0; i < n_soil; ++i) put_cell(in.grad.soil[used[i]], 0, k, own, sum[i]);
       // face = 2/(dz_a/K_a + dz_b/K_b)

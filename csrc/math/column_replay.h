@@ -131,6 +131,8 @@ class ColumnReplay {
   std::conditional_t<(W > 1), ScatteredSoils<V>, None> scattered;  // lanes that wait to be evaluated
   bool fresh = true;                                               // no forcing loaded yet
   bool elastic = false;                                            // whether any cell has specific storage
+  // Whether the response counts in cells without roots too: where the root density has a gradient or tangent.
+  bool rootless = false;
 
   V dt, inv_dt, weight;  // step, its inverse, its part of the interval
   Mask<V> active;
@@ -166,7 +168,7 @@ class ColumnReplay {
     s.used = boundary_head(face, psi_b);
     if (!s.used) return;
     SoilPoint<V> point;
-    V dtheta[kSoilSlots], dkr[kSoilSlots];
+    V dtheta[kSoilSlots] = {}, dkr[kSoilSlots] = {};
     soil_partials<V>(soil, c.soil_at(cell), psi_b, point, dtheta, dkr);
     s.dkr = point.dkr;
     for (int i = 0; i < kSoilSlots; ++i)
@@ -221,7 +223,8 @@ class ColumnReplay {
     if (p.roots) {
       omega = V{};
       for (int64_t k = 0; k < p.nz; ++k) {
-        const Response<V> s = root_stress<V>(p, lanes, feddes_h, V(c.psi(k)), broadcast<V>(1));
+        const V weight_of_cell = rootless ? broadcast<V>(1) : V(c.root(k));
+        const Response<V> s = root_stress<V>(p, lanes, feddes_h, V(c.psi(k)), weight_of_cell);
         c.stress(k) = s.a, c.stress_psi(k) = s.a_psi;
         omega = omega + c.root(k) * s.a;
       }
@@ -231,7 +234,10 @@ class ColumnReplay {
     }
   }
 
-  // Where the numbers of the table begin on which theta and kr depend at psi; tabulated soils only.
+  // Where the numbers of the table begin on which theta and kr depend in cell k, and at a head psi; of tables only.
+  DGPDE_HD Tabulated::Places<V> table_at(int64_t k) const {
+    return Tabulated::places_of(soil.table, c.soil_at(k), V(c.dtheta_at(k)[Tabulated::kKnot]));
+  }
   DGPDE_HD Tabulated::Places<V> table_at(int64_t k, V psi) const {
     return Tabulated::places(soil.table, c.soil_at(k), psi);
   }
@@ -281,7 +287,7 @@ class ColumnReplay {
     if (n_soil == 0) {
       soil_evaluate<V>(soil, c.soil_at(k), V(c.psi(k)), s);
     } else {
-      V dtheta[kSoilSlots], dkr[kSoilSlots];
+      V dtheta[kSoilSlots] = {}, dkr[kSoilSlots] = {};
       soil_partials<V>(soil, c.soil_at(k), V(c.psi(k)), s, dtheta, dkr);
       const Strided<V> t = c.dtheta_at(k), r = c.dkr_at(k);
       for (int i = 0; i < n_soil; ++i) t[i] = dtheta[used[i]], r[i] = dkr[used[i]];
@@ -304,7 +310,7 @@ class ColumnReplay {
     if constexpr (W > 1) {
       ScatteredSoils<V>& from = scattered;
       SoilPoint<Duo<V>> s;
-      Duo<V> dtheta[kSoilSlots], dkr[kSoilSlots];
+      Duo<V> dtheta[kSoilSlots] = {}, dkr[kSoilSlots] = {};
       soil_pair<true>(soil, DuoView<Strided<V>>{{from.derived[0], 1}, {from.derived[1], 1}},
                       Duo<V>{from.psi[0], from.psi[1]}, s, &dtheta[0], &dkr[0]);
       for (int half = 0; half < 2; ++half)

@@ -32,6 +32,7 @@ class ColumnTangent : ColumnReplay<V> {
       : Base(problem, which, scratch, stride), io(tangents) {
     this->use_soil(io.in.soil);
     this->elastic = true;  // the old head takes part in every tangent
+    this->rootless = io.in.root_density.data != nullptr;
   }
 
   template <class History>
@@ -137,7 +138,8 @@ class ColumnTangent : ColumnReplay<V> {
       for (int lane = 0; lane < W; ++lane) {
         const R* at = static_cast<const R*>(io.in.soil[0].data) + places.at[lane];
         R sum = 0;
-        for (int i = 0; i < n_soil; ++i) sum += get(V(derivative[i]), lane) * at[i];
+        for (int i = 0; i < n_soil; ++i)
+          if (Tabulated::of_theta(i) == (kCurve == kTheta)) sum += get(V(derivative[i]), lane) * at[i];
         put(x, lane, sum);
       }
     }

@@ -24,11 +24,12 @@ DGPDE_HD V knot_position(const KnotLine& line, V psi, Mask<V> wet) {
   const V x = (vlog(h) - broadcast<V>(line.first)) * broadcast<V>(1.0 / line.step);
   return select(mask_or(wet, x < V{}), V{}, x);
 }
-// A nan gives interval 0, and the position keeps it.
-template <class R>
-DGPDE_HD int64_t knot_interval(const KnotLine& line, R x) {
-  const R last = static_cast<R>(line.knots - 2);
-  return x > R(0) ? static_cast<int64_t>(x < last ? x : last) : 0;
+// The knot on the wet side of a position, of which there is one more on the other. A nan gives knot 0; what is left of
+// the position keeps it.
+template <class V>
+DGPDE_HD V knot_before(const KnotLine& line, V x) {
+  const V last = broadcast<V>(static_cast<double>(line.knots - 2));
+  return to_real(truncate(select(x > V{}, vmin(x, last), V{})));
 }
 
 template <class V>

@@ -32,8 +32,9 @@ struct ResponsePlace {
     const V x = knot_position(line, psi, wet), end = broadcast<V>(static_cast<double>(line.knots - 1));
     within = mask_and(mask_not(wet), x < end);
     const V at = select(x > end, end, x);
-    knot = truncate(select(at > V{}, vmin(at, end - R(1)), V{}));  // a nan gives knot 0, and u keeps it
-    u = at - to_real(knot);
+    const V before = knot_before(line, at);
+    knot = truncate(before);
+    u = at - before;
   }
 
   // Where in v the four numbers of a lane begin: value and slope at its knot, and at the next.
@@ -43,6 +44,31 @@ struct ResponsePlace {
       return 2 * static_cast<int64_t>(knot) + lanes.column(0) * v.n;
     else
       return 2 * static_cast<int64_t>(knot[lane]) + lanes.column(lane) * v.n;
+  }
+  // Adds x, the gradients of the four numbers, to those of each lane that has a column to itself.
+  DGPDE_HD void add(const MutableView& v, const Lanes& lanes, const V* x) const {
+    R* base = static_cast<R*>(v.data);
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+    if constexpr (std::is_same_v<V, PackD>) {  // turned
+      const PackL low = {0, 8, 1, 9, 2, 10, 3, 11}, high = {4, 12, 5, 13, 6, 14, 7, 15};
+      const PackL lower = {0, 1, 8, 9, 2, 3, 10, 11}, upper = {4, 5, 12, 13, 6, 7, 14, 15};
+      const PackD a = __builtin_shuffle(x[0], x[1], low), b = __builtin_shuffle(x[2], x[3], low);
+      const PackD c = __builtin_shuffle(x[0], x[1], high), d = __builtin_shuffle(x[2], x[3], high);
+      const PackD two[4] = {__builtin_shuffle(a, b, lower), __builtin_shuffle(a, b, upper),
+                            __builtin_shuffle(c, d, lower), __builtin_shuffle(c, d, upper)};
+      __m256d mine[W];
+      std::memcpy(mine, two, sizeof(mine));
+      for (int lane = 0; lane < W && lanes.owns(lane); ++lane) {
+        double* sum = base + first(v, lanes, lane);
+        _mm256_storeu_pd(sum, _mm256_loadu_pd(sum) + mine[lane]);
+      }
+      return;
+    }
+#endif
+    for (int lane = 0; lane < W && lanes.owns(lane); ++lane) {
+      R* sum = base + first(v, lanes, lane);
+      for (int i = 0; i < 4; ++i) sum[i] += get(x[i], lane);
+    }
   }
   DGPDE_HD void read(const View& v, const Lanes& lanes, V* r) const {
     const R* base = static_cast<const R*>(v.data);
@@ -92,11 +118,8 @@ DGPDE_BY_REFERENCE void pull_response(const ColumnProblem& p, Respond which, con
   const ResponsePlace<V> place(p.response[which], psi);
   V basis[4];
   hermite_basis<V>(place.u, static_cast<R>(p.response[which].step), basis);
-  for (int lane = 0; lane < Lane<V>::width; ++lane) {
-    if (!get_mask(active, lane) || !lanes.owns(lane)) continue;
-    R* sum = static_cast<R*>(grad.data) + place.first(grad, lanes, lane);
-    for (int i = 0; i < 4; ++i) sum[i] += get(grad_a, lane) * get(basis[i], lane);
-  }
+  for (V& x : basis) x = select(active, grad_a * x, V{});
+  place.add(grad, lanes, basis);
 }
 
 // How a moves at the heads of a cell when the tables move.

@@ -202,7 +202,7 @@ DGPDE_BY_REFERENCE void soil_evaluate(const SoilModel& m, const D& d, V psi, Soi
 }
 
 // As soil_evaluate, with the derivatives of theta and kr in each raw parameter. Tabulated: in the 8 numbers of the
-// table that start at Tabulated::places().
+// table that start at Tabulated::places(), as far as a curve depends on them (Tabulated::of_theta).
 template <class V, class D>
 DGPDE_BY_REFERENCE void soil_partials(const SoilModel& m, const D& d, V psi, SoilPoint<V>& p, V* dtheta, V* dkr) {
 #ifdef __CUDACC__
@@ -230,7 +230,10 @@ DGPDE_HD void soil_pair_of(const SoilModel& m, const DuoView<D>& d, const Duo<V>
     soil_one<Relation, kPartials>(m, d.b, psi.b, b, t[1], k[1]);
     p = {{a.theta, b.theta}, {a.kr, b.kr}, {a.capacity, b.capacity}, {a.dkr, b.dkr}};
     if constexpr (kPartials)
-      for (int i = 0; i < kMaxRaw; ++i) dtheta[i] = {t[0][i], t[1][i]}, dkr[i] = {k[0][i], k[1][i]};
+      for (int i = 0; i < kMaxRaw; ++i) {
+        if (Relation::of_theta(i) || i == Relation::kKnot) dtheta[i] = {t[0][i], t[1][i]};
+        if (!Relation::of_theta(i)) dkr[i] = {k[0][i], k[1][i]};
+      }
   } else {
     Relation::template evaluate<kPartials>(d, psi, p, dtheta, dkr);
   }

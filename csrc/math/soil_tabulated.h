@@ -19,9 +19,24 @@ struct SoilTable : KnotLine {
   const void* data = nullptr;  // [classes, knots, 4], float or double like the lanes
 };
 
+#ifndef __CUDACC__
+typedef double FourD __attribute__((vector_size(32)));
+typedef float FourF __attribute__((vector_size(16)));
+template <class R>
+struct FourOf {
+  using type = std::conditional_t<std::is_same_v<R, double>, FourD, FourF>;
+  static_assert(sizeof(type) == 4 * sizeof(R));
+};
+#endif
+
 struct Tabulated {
   static constexpr int n_raw = 8;      // of both rows: theta, theta', log kr, log kr'
   static constexpr int n_derived = 3;  // 0, theta at saturation, class
+
+  // theta depends on half of the 8 numbers, kr on the others. Partials in those that a curve does not depend on are not
+  // given; in the place of one of them, dtheta[kKnot], stands the knot on the wet side, which says where the rows are.
+  static constexpr bool of_theta(int i) { return i % 4 < 2; }
+  static constexpr int kKnot = 2;
 
   // raw[0]: class of the cell, as a number of the lane's type.
   template <class V, class A, class D>
@@ -51,17 +66,27 @@ struct Tabulated {
     return suction;
   }
 
-  // Where the two rows around psi start in the table, in elements, of every lane.
+  // Where the two rows around a head start in the table, in elements, of every lane.
   template <class V>
   struct Places {
     int64_t at[Lane<V>::width];
   };
   template <class V, class D>
   static DGPDE_HD Places<V> places(const SoilTable& table, const D& d, V psi) {
-    const V x = knot_position(table, psi, wetter_than_knots(table, psi)), kind = d[2];
+    return places_of(table, d, knot_before(table, knot_position(table, psi, wetter_than_knots(table, psi))));
+  }
+  template <class V, class D>
+  static DGPDE_HD Places<V> places_of(const SoilTable& table, const D& d, V knot) {
+    const V kind = d[2];
     Places<V> p;
-    for (int lane = 0; lane < Lane<V>::width; ++lane)
-      p.at[lane] = 4 * (table.knots * static_cast<int64_t>(get(kind, lane)) + knot_interval(table, get(x, lane)));
+    if constexpr (Lane<V>::width > 1 && sizeof(RealOf<V>) == 8) {  // whole numbers below 2^53
+      const auto at = truncate(RealOf<V>(4) * (kind * static_cast<RealOf<V>>(table.knots) + knot));
+      std::memcpy(p.at, &at, sizeof(at));
+    } else {
+      for (int lane = 0; lane < Lane<V>::width; ++lane)
+        p.at[lane] =
+            4 * (table.knots * static_cast<int64_t>(get(kind, lane)) + static_cast<int64_t>(get(knot, lane)));
+    }
     return p;
   }
 
@@ -74,16 +99,11 @@ struct Tabulated {
     constexpr int W = Lane<V>::width;
     R row[W][8];
     transpose(x, row);
-    for (int lane = 0; lane < W && first_column + lane < columns; ++lane) {
-      R *s = sum + places.at[lane], *q = rest + places.at[lane], after[8], lost[8];
-      for (int i = 0; i < 8; ++i) {
-        const R before = s[i];
-        after[i] = before + row[lane][i];
-        const R part = after[i] - before;
-        lost[i] = q[i] + ((before - (after[i] - part)) + (row[lane][i] - part));
+    for (int lane = 0; lane < W && first_column + lane < columns; ++lane)
+      for (int knot = 0; knot < 2; ++knot) {
+        const int64_t at = places.at[lane] + 4 * knot;
+        add_knot(&row[lane][4 * knot], sum + at, rest + at);
       }
-      for (int i = 0; i < 8; ++i) s[i] = after[i], q[i] = lost[i];
-    }
   }
 
   template <bool kPartials, class V, class D>
@@ -94,44 +114,66 @@ struct Tabulated {
     const V x = knot_position(table, psi, wet);
     const V end = broadcast<V>(static_cast<double>(table.knots - 1));
     const auto beyond = x > end;
-    V r[8], u{};
-    const R* row[Lane<V>::width];
-    for (int lane = 0; lane < Lane<V>::width; ++lane) {
-      const int64_t i = knot_interval(table, get(x, lane));
-      row[lane] = rows<V>(table) + 4 * (table.knots * static_cast<int64_t>(get(V(d[2]), lane)) + i);
-      put(u, lane, get(x, lane) - static_cast<R>(i));
-    }
-    gather(row, r);
-    u = select(beyond, V{}, u);
+    const V knot = knot_before(table, x), u = select(beyond, V{}, x - knot);
+    V r[8];
+    gather(rows<V>(table), places_of(table, d, knot), r);
     const R step = static_cast<R>(table.step), inv_step = R(1.0 / table.step);
-    const V past = select(beyond, (x - end) * step, V{});
     const Cubic<V> theta(u, r[0], r[1] * step, r[4], r[5] * step), log_kr(u, r[2], r[3] * step, r[6], r[7] * step);
-    const V rate = r[5] / r[4];
-    const V fall = vexp_nonpositive(select(beyond, rate * past, V{}));
-    const V kr = vexp(select(beyond, r[6] + r[7] * past, log_kr.value));
     const V inv_h = select(wet, V{}, R(1) / h);
-    p.theta = select(beyond, r[4] * fall, theta.value);
-    p.kr = kr;
-    p.capacity = -select(beyond, r[5] * fall, theta.slope * inv_step) * inv_h;
-    p.dkr = -kr * select(beyond, r[7], log_kr.slope * inv_step) * inv_h;
+    V kr = vexp(log_kr.value), slope = log_kr.slope * inv_step;
+    p.theta = theta.value;
+    p.capacity = -(theta.slope * inv_step) * inv_h;
+    V basis[4];
     if constexpr (kPartials) {
-      const V one = broadcast<V>(1);
-      V inside[4];
-      hermite_basis<V>(u, step, inside);
-      const V basis[4] = {select(beyond, V{}, inside[0]), select(beyond, V{}, inside[1]),
-                          select(beyond, one, inside[2]), select(beyond, past, inside[3])};
-      for (int j = 0; j < 8; ++j) {
-        const V weight = basis[(j / 4) * 2 + j % 2];
-        const bool water = j % 4 < 2;
-        dtheta[j] = water ? weight : V{};
-        dkr[j] = water ? V{} : kr * weight;
-      }
-      dtheta[4] = select(beyond, fall * (one - rate * past), dtheta[4]);
-      dtheta[5] = select(beyond, fall * past, dtheta[5]);
+      hermite_basis<V>(u, step, basis);
+      dtheta[kKnot] = knot;
+      for (int j = 0; j < 8; ++j)
+        if (of_theta(j)) dtheta[j] = basis[(j / 4) * 2 + j % 2];
     }
+    if (any(beyond)) {
+      const V past = select(beyond, (x - end) * step, V{}), rate = r[5] / r[4];
+      const V fall = vexp_nonpositive(select(beyond, rate * past, V{}));
+      kr = select(beyond, vexp(r[6] + r[7] * past), kr);
+      slope = select(beyond, r[7], slope);
+      p.theta = select(beyond, r[4] * fall, p.theta);
+      p.capacity = select(beyond, -(r[5] * fall) * inv_h, p.capacity);
+      if constexpr (kPartials) {
+        const V one = broadcast<V>(1);
+        basis[0] = select(beyond, V{}, basis[0]), basis[1] = select(beyond, V{}, basis[1]);
+        basis[2] = select(beyond, one, basis[2]), basis[3] = select(beyond, past, basis[3]);
+        dtheta[0] = basis[0], dtheta[1] = basis[1];
+        dtheta[4] = select(beyond, fall * (one - rate * past), basis[2]);
+        dtheta[5] = select(beyond, fall * past, basis[3]);
+      }
+    }
+    p.kr = kr;
+    p.dkr = -kr * slope * inv_h;
+    if constexpr (kPartials)
+      for (int j = 0; j < 8; ++j)
+        if (!of_theta(j)) dkr[j] = kr * basis[(j / 4) * 2 + j % 2];
   }
 
  private:
+  // Adds the four numbers of a knot, which stand side by side, to a sum and its rest. One knot at a time: neighbouring
+  // lanes often share one of their two, and what has just been written is only read back quickly as it was written.
+  template <class R>
+  static DGPDE_HD void add_knot(const R* x, R* sum, R* rest) {
+#ifdef __CUDACC__
+    for (int i = 0; i < 4; ++i) two_sum(x[i], sum[i], rest[i]);
+#else
+    typename FourOf<R>::type part, s, q;
+    std::memcpy(&part, x, sizeof(s)), std::memcpy(&s, sum, sizeof(s)), std::memcpy(&q, rest, sizeof(s));
+    two_sum(part, s, q);
+    std::memcpy(sum, &s, sizeof(s)), std::memcpy(rest, &q, sizeof(s));
+#endif
+  }
+  template <class T>
+  static DGPDE_HD void two_sum(const T& x, T& sum, T& rest) {
+    const T before = sum, after = before + x, part = after - before;
+    rest = rest + ((before - (after - part)) + (x - part));
+    sum = after;
+  }
+
   // row[lane][j] from x[j].
   template <class V>
   static DGPDE_HD void transpose(V* x, RealOf<V> (*row)[8]) {
@@ -169,19 +211,19 @@ struct Tabulated {
   }
 #endif
 
-  // r[j] lane by lane from row[lane][j]: eight numbers side by side in each row.
+  // r[j] lane by lane: eight numbers side by side from each lane's place on.
   template <class V>
-  static DGPDE_HD void gather(const RealOf<V>* const* row, V* r) {
+  static DGPDE_HD void gather(const RealOf<V>* table, const Places<V>& places, V* r) {
 #ifdef __AVX512F__
     if constexpr (std::is_same_v<V, PackD>) {
       PackD a[8];
-      for (int k = 0; k < 8; ++k) std::memcpy(&a[k], row[k], sizeof(PackD));
+      for (int k = 0; k < 8; ++k) std::memcpy(&a[k], table + places.at[k], sizeof(PackD));
       transpose(a, r);
       return;
     }
 #endif
     for (int lane = 0; lane < Lane<V>::width; ++lane)
-      for (int j = 0; j < 8; ++j) put(r[j], lane, row[lane][j]);
+      for (int j = 0; j < 8; ++j) put(r[j], lane, table[places.at[lane] + j]);
   }
 
   template <class V>

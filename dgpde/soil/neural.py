@@ -55,6 +55,7 @@ from dgpde.kernels.soil_relation.function import soil_relation
 from dgpde.kernels.soil_relation.module import WEIGHT, SoilFunction
 from dgpde.kernels.soil_relation.reference_network import FEATURES, Curves, curves, warped, warped_ln
 from dgpde.soil.base import Soil, Value
+from dgpde.soil.roughness import bends, log10_suction
 from dgpde.soil.tabulated import check_range
 from dgpde.soil.van_genuchten import VanGenuchten
 
@@ -166,6 +167,13 @@ class TableError(NamedTuple):
     theta: float
     ln_kr: float
     first: float
+
+
+class Roughness(NamedTuple):
+    """Integrals of squared second derivatives over log10 of suction, of theta and of log10 K."""
+
+    theta: Tensor
+    log10_k: Tensor
 
 
 class NeuralSoil(Soil):
@@ -321,6 +329,42 @@ class NeuralSoil(Soil):
         values = {name: self._get(name).to(psi) for name in PRIOR}
         values["weights"] = self.network.weights().to(psi)
         return warped_ln(values, psi, [feature.to(psi) for feature in self._features()])
+
+    def roughness(self, psi: Tensor, of: str = "departure") -> Roughness:
+        """How much the curves bend: integrals of squared second derivatives over x = log10(-psi).
+
+        A penalty on the curves themselves. lambda/2 times an integral is, up to a constant, minus the logarithm of a
+        prior whose slope wanders over log10 of suction like a random walk of variance 1/lambda a decade (the prior
+        of a cubic smoothing spline: Wahba 1978, J. R. Stat. Soc. B 40, 364). It asks for straight lines, which power
+        laws are, where the data say nothing, and does not care how the network is written. Weight decay does: it
+        charges sharp bends wherever they are, also where the data ask for them. lambda is a matter of the data;
+        `benchmarks/learning/evidence.py` shows how to find it.
+
+        Args:
+            psi: heads [m], negative, each below the one before; where the curves are to be smooth, 10 to 20 a decade.
+            of: "departure" (default), theta and log10 K minus the prior's: what bends in the prior, as where it becomes
+                saturated, is free; or "curves", theta and log10 K themselves.
+
+        Returns:
+            theta: [decade^-3], log10_k: [decade^-3]; of the shape that prior and features broadcast to. Differentiable
+            in both and in the weights. k_sat bends nothing.
+
+        Raises TypeError or ValueError, the message starting with the argument's name.
+        """
+        if of not in ("departure", "curves"):
+            raise ValueError(f"of: is {of!r}; choose 'departure' or 'curves'")
+        log10_suction(psi)
+        shape = np.broadcast_shapes(*(tuple(value.shape) for value in self._given()))
+        heads = psi.reshape(-1, *[1] * len(shape))
+        theta, ln_kr = self.curves(heads)
+        if of == "departure":
+            values = {name: self._get(name).to(psi) for name in PRIOR}
+            values["weights"] = torch.zeros_like(self.network.weights()).to(psi)
+            own = warped_ln(values, heads, [feature.to(psi) for feature in self._features()])
+            theta, ln_kr = theta - own[0], ln_kr - own[1]
+        return Roughness(
+            bends(theta, psi).square().sum(0), bends(ln_kr / math.log(10.0), psi).square().sum(0)
+        )
 
     def table_error(self) -> TableError:
         """How far the table's curves are from the network's, half-way between knots and at the first one.
