@@ -122,58 +122,57 @@ class FaceWalk {
     });
   }
 
-  // Gradients of c at the faces that stand `by` further along their axis than those of a row; 0 where there is none.
-  void gradient_row(const double* c, int axis, int64_t z, int64_t y, int64_t by, double* to) const {
+  // The row of the neighbours of cells (z, y) by a number of cells along z or y; `otherwise` where there is none.
+  const double* row_at(const double* field, int axis, int64_t z, int64_t y, int64_t by,
+                       const double* otherwise) const {
     z += axis == 0 ? by : 0, y += axis == 1 ? by : 0;
-    const int64_t nx = c_.nx;
-    int64_t first = 0, last = nx;
-    if (axis == 2)
-      first = std::max<int64_t>(0, -by), last = std::max(first, nx - 1 - std::max<int64_t>(0, by));
-    else if (z < 0 || y < 0 || z >= c_.nz || y >= c_.ny || upper_count(axis, z, y) == 0)
-      last = 0;
-    const int64_t at = (z * c_.ny + y) * nx + (axis == 2 ? by : 0), step = step_[axis];
-    const double *inverse = c_.inverse[axis] + at, *a = c + at, *b = a + step;
-    std::fill(to, to + std::min(first, nx), 0.0);
-    for (int64_t i = first; i < last; ++i) to[i] = inverse[i] * (b[i] - a[i]);
-    std::fill(to + std::min(last, nx), to + nx, 0.0);
+    return z < 0 || y < 0 || z >= c_.nz || y >= c_.ny ? otherwise : field + (z * c_.ny + y) * c_.nx;
   }
 
   // Calls use(i, half size upstream, downstream, gradient upstream, of the face) for the faces of a row, the gradients
-  // those of c; scratch [3 nx].
+  // those of c. Missing faces have gradients of 0.
   template <class Use>
-  void upstream(const double* c, int axis, int64_t z, int64_t y, double* scratch, const Use& use) const {
+  void upstream(const double* c, int axis, int64_t z, int64_t y, const Use& use) const {
     const int64_t first = (z * c_.ny + y) * c_.nx, n = upper_count(axis, z, y);
-    if (n == 0) return;
-    double *here = scratch, *behind = scratch + c_.nx, *ahead = scratch + 2 * c_.nx;
-    gradient_row(c, axis, z, y, 0, here);
-    if (scheme_ == Advection::tvd) {
-      gradient_row(c, axis, z, y, -1, behind);
-      gradient_row(c, axis, z, y, 1, ahead);
-    } else {
-      std::fill(behind, ahead + c_.nx, 0.0);
-    }
-    const double *q = c_.faces.flow[axis] + first, *half = c_.half[axis];
-    const auto face = [&](int64_t i, double a, double b) __attribute__((always_inline)) {
+    if (n <= 0) return;
+    const double *q = c_.faces.flow[axis] + first, *half = c_.half[axis], *a = c + first,
+                 *inverse = c_.inverse[axis] + first;
+    const auto face = [&](int64_t i, double half_a, double half_b, double behind, double ahead,
+                          double here) __attribute__((always_inline)) {
       const bool forward = q[i] > 0.0;
-      use(i, forward ? a : b, forward ? b : a, forward ? behind[i] : ahead[i], here[i]);
+      use(i, forward ? half_a : half_b, forward ? half_b : half_a, forward ? behind : ahead, here);
     };
     if (axis == 2) {
-      for (int64_t i = 0; i < n; ++i) face(i, half[i], half[i + 1]);
-    } else {
-      const double a = half[axis == 0 ? z : y], b = half[(axis == 0 ? z : y) + 1];
-      for (int64_t i = 0; i < n; ++i) face(i, a, b);
+      const auto gradient = [&](int64_t i) { return i >= 0 && i < n ? inverse[i] * (a[i + 1] - a[i]) : 0.0; };
+      const auto edge = [&](int64_t i) {
+        face(i, half[i], half[i + 1], gradient(i - 1), gradient(i + 1), gradient(i));
+      };
+      edge(0);
+      for (int64_t i = 1; i < n - 1; ++i)
+        face(i, half[i], half[i + 1], inverse[i - 1] * (a[i] - a[i - 1]), inverse[i + 1] * (a[i + 2] - a[i + 1]),
+             inverse[i] * (a[i + 1] - a[i]));
+      if (n > 1) edge(n - 1);
+      return;
     }
+    const double half_a = half[axis == 0 ? z : y], half_b = half[(axis == 0 ? z : y) + 1];
+    const double *b = a + step_[axis], *before = row_at(c, axis, z, y, -1, a), *after = row_at(c, axis, z, y, 2, b);
+    const double *lower = row_at(c_.inverse[axis], axis, z, y, -1, inverse),
+                 *higher = row_at(c_.inverse[axis], axis, z, y, 1, inverse);
+    for (int64_t i = 0; i < n; ++i)
+      face(i, half_a, half_b, lower[i] * (a[i] - before[i]), higher[i] * (after[i] - b[i]),
+           inverse[i] * (b[i] - a[i]));
   }
 
-  // half upstream times the slope of the scheme, for the faces of a row; scratch [3 nx].
-  void slopes(const double* c, int axis, int64_t z, int64_t y, double* to, double* scratch) const {
+  // Calls use(i, half upstream times the slope of the scheme) for the faces of a row.
+  template <class Use>
+  void slopes(const double* c, int axis, int64_t z, int64_t y, const Use& use) const {
     if (scheme_ == Advection::tvd)
-      upstream(c, axis, z, y, scratch, [&](int64_t i, double half_up, double half_down, double up, double here) {
-        to[i] = half_up * limited(up, here, half_up, half_down).value;
+      upstream(c, axis, z, y, [&](int64_t i, double half_up, double half_down, double up, double here) {
+        use(i, half_up * limited(up, here, half_up, half_down).value);
       });
     else
-      upstream(c, axis, z, y, scratch,
-               [&](int64_t i, double half_up, double, double, double here) { to[i] = half_up * here; });
+      upstream(c, axis, z, y,
+               [&](int64_t i, double half_up, double, double, double here) { use(i, half_up * here); });
   }
 
   // Mean of the four gradients along t beside the faces of a row across n.

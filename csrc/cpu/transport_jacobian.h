@@ -69,7 +69,7 @@ class NetworkJacobian : protected FaceWalk {
             std::copy(inverse, inverse + n, shifted + 1);
             before = shifted, after = inverse + 1;
           }
-          upstream(at, axis, z, y, work, [&](int64_t i, double half_up, double half_down, double gu, double g) {
+          upstream(at, axis, z, y, [&](int64_t i, double half_up, double half_down, double gu, double g) {
             const Limited s = limited(gu, g, half_up, half_down);
             const double size = std::abs(q[i]) * half_up;
             here[i] = size * s.here * inverse[i];
@@ -77,7 +77,7 @@ class NetworkJacobian : protected FaceWalk {
           });
           std::fill(up + n, up + c_.nx, 0.0);
         } else {
-          upstream(at, axis, z, y, work, [&](int64_t i, double half_up, double, double, double) {
+          upstream(at, axis, z, y, [&](int64_t i, double half_up, double, double, double) {
             here[i] = std::abs(q[i]) * half_up * inverse[i];
           });
         }
@@ -167,12 +167,6 @@ class NetworkJacobian : protected FaceWalk {
       diag[i] = diagonal[first + i] + (column ? work[i] * column[first + i] : work[i]);
   }
 
-  // The row of the neighbours of cells (z, y) by a number of cells along z or y; `otherwise` where there is none.
-  const double* row_at(const double* field, int axis, int64_t z, int64_t y, int64_t by,
-                       const double* otherwise) const {
-    z += axis == 0 ? by : 0, y += axis == 1 ? by : 0;
-    return z < 0 || y < 0 || z >= c_.nz || y >= c_.ny ? otherwise : field + (z * c_.ny + y) * c_.nx;
-  }
   // phi of a face by the rises of x across it, across the face before and the one after; up is positive where the flow is.
   template <bool limits>
   static double phi(double here, double up, double rise, double before, double after) {

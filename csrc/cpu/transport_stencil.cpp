@@ -54,19 +54,17 @@ class StencilTransport final : public TransportEngine, private NetworkJacobian {
         if (!c_.inverse[axis]) continue;
         const int64_t first = (z * c_.ny + y) * c_.nx, n = upper_count(axis, z, y), step = step_[axis];
         const double *l = multiplier + first, *at = c + first, *q = c_.faces.flow[axis] + first;
-        double* slope = work;
         if (flow && flow[axis]) {
           double* to = flow[axis] + first;
-          if (scheme_ != Advection::upwind) slopes(c, axis, z, y, slope, work + c_.nx);
           for (int64_t i = 0; i < n; ++i) {
             const double into_a = l[i], into_b = l[i + step], rise = at[i + step] - at[i];
             to[i] = -(q[i] > 0.0 ? into_b : into_a) * rise;
           }
           if (scheme_ != Advection::upwind)
-            for (int64_t i = 0; i < n; ++i) {
+            slopes(c, axis, z, y, [&](int64_t i, double slope) {
               const double across = l[i] - l[i + step];
-              to[i] -= (q[i] > 0.0 ? across : -across) * slope[i];
-            }
+              to[i] -= (q[i] > 0.0 ? across : -across) * slope;
+            });
           std::fill(to + n, to + c_.nx, 0.0);
         }
         if (conductance && conductance[axis]) {
@@ -122,8 +120,8 @@ class StencilTransport final : public TransportEngine, private NetworkJacobian {
       std::fill(phi, phi + c_.nx, 0.0);
       if (scheme_ != Advection::upwind && by.flow[axis]) {
         const double *flow = c_.faces.flow[axis] + first, *value = by.flow[axis] + first;
-        slopes(c, axis, z, y, work, work + c_.nx);
-        for (int64_t i = 0; i < n; ++i) phi[i] = (flow[i] > 0.0 ? value[i] : -value[i]) * work[i];
+        slopes(c, axis, z, y,
+               [&](int64_t i, double slope) { phi[i] = (flow[i] > 0.0 ? value[i] : -value[i]) * slope; });
       }
       for (int pair = 0; pair < kPairs; ++pair) {
         if (kPair[pair][0] != axis || !by.cross[pair]) continue;

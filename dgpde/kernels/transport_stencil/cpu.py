@@ -62,6 +62,7 @@ class CpuNetwork:
         )
         self.threads = torch.get_num_threads()
         self._kept: tuple[Tensor | None, ...] = ()
+        self._applied: tuple[Tensor, int, Tensor] | None = None
 
     def _point(self) -> Any:
         engine, geometry = self.engine, self.geometry
@@ -74,8 +75,11 @@ class CpuNetwork:
         return engine.native
 
     def apply(self, c: Tensor) -> Tensor:
-        """N(c)."""
-        return self.push(c, self.faces)
+        """N(c); of the tensor that was asked for last it is still there, and not to be written to."""
+        known = self._applied
+        if known is None or known[0] is not c or known[1] != c._version:
+            known = self._applied = (c, c._version, self.push(c, self.faces))
+        return known[2]
 
     def push(self, c: Tensor, faces: Faces) -> Tensor:
         """dN(c) for tangents of the faces; N is linear in them."""
