@@ -45,6 +45,8 @@ class FaceWalk {
     scheme_ = static_cast<Advection>(call.scheme);
     crossing_ = false;
     for (const double* x : call.faces.cross) crossing_ = crossing_ || x;
+    zeros_.resize(c_.nx);
+    zeros_.fill_zero();
   }
 
   // work(z, y, scratch [8 nx]) for all rows along x.
@@ -187,7 +189,7 @@ class FaceWalk {
   Advection scheme_ = Advection::upwind;
   bool crossing_ = false;
   int64_t step_[kAxes] = {}, size_[kAxes] = {}, cells_ = 0;
-  Buffer<double> scratch_, gradient_[kAxes];
+  Buffer<double> scratch_, gradient_[kAxes], zeros_;  // zeros_: a row of what is not there
 };
 
 }  // namespace DGPDE_ISA

@@ -44,8 +44,6 @@ class NetworkJacobian : protected FaceWalk {
   void differentiate(const double* at, int threads) {
     if (scheme_ == Advection::upwind) return;
     const bool limits = scheme_ == Advection::tvd;
-    zeros_.resize(c_.nx);
-    zeros_.fill_zero();
     for (int axis = 0; axis < kAxes; ++axis) {
       if (!c_.inverse[axis]) continue;
       here_[axis].resize(cells_);
@@ -304,7 +302,7 @@ class NetworkJacobian : protected FaceWalk {
   OffsetMatrix all_;
   const double* column_ = nullptr;
   int corner_[kAxes][kAxes][2][2] = {};
-  Buffer<double> upwind_, here_[kAxes], up_[kAxes], scaled_, zeros_;
+  Buffer<double> upwind_, here_[kAxes], up_[kAxes], scaled_;
   Buffer<Sums> sums_;
 };
 
