@@ -53,6 +53,8 @@ class TransportEngine {
                     double* const* cross, int threads) = 0;
   // J = diag(diagonal) + dN/dc(at) diag(column), column null for ones; what it points to must outlive the solves.
   virtual void setup(const double* diagonal, const double* column, const double* at, int threads) = 0;
+  // The same matrix but for what N is nonlinear in, at another c.
+  virtual void linearise(const double* at, int threads) = 0;
   // x holds a first guess or 0.
   virtual LinearReport solve(const double* b, double* x, const LinearOptions& options) = 0;
   virtual int64_t bytes() const = 0;

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from dgpde.checkpoint import Checkpoint, StateStore
 from dgpde.errors import SolveError
-from dgpde.forecast import Forecast
+from dgpde.kernels.transport_stencil.assembly import MakeNetwork
 from dgpde.kernels.transport_stencil.cell import Species, Values, isotherm
 from dgpde.kernels.transport_stencil.coupled import CoupledStepper
-from dgpde.kernels.transport_stencil.pieces import State, StepFailure, pushed_values
+from dgpde.kernels.transport_stencil.guess import Guess
+from dgpde.kernels.transport_stencil.pieces import State, StepFailure, pushed_values, trend, without_trend
 from dgpde.kernels.transport_stencil.problem import Geometry
 from dgpde.kernels.transport_stencil.reaction import PointRate
-from dgpde.kernels.transport_stencil.step import MakeNetwork, Stepper
+from dgpde.kernels.transport_stencil.step import Stepper
 from dgpde.kernels.transport_stencil.tangent import tangent as step_tangent
 from dgpde.kernels.transport_stencil.water import Water
 from dgpde.options import SolveOptions
@@ -127,6 +128,8 @@ class TransportRun:
                 state[f"{i}.sorbed"] = isotherm(species.sorption, values, c).expand_as(c)
             if species.immobile:
                 state[f"{i}.immobile"] = c
+            if self.geometry.scheme == "tvd" and not species.nonlinear and self.reaction is None:
+                state |= trend(i, torch.zeros_like(c), 0.0)
         if self.ride.elastic:
             state[ELASTIC] = torch.zeros_like(inputs["c0"][0])
         return state
@@ -149,7 +152,7 @@ class TransportRun:
                 self.states.put(span.first, state)
             for index, (interval, dt) in enumerate(zip(span.intervals, span.lengths, strict=True)):
                 if self.record and self.whole:
-                    self.trail.append(state)
+                    self.trail.append(without_trend(state))
                 water, elastic = self.ride.water(water_inputs, span, index, state.get(ELASTIC))
                 values = self._values(inputs, interval)
                 try:
@@ -178,7 +181,7 @@ class TransportRun:
                     self._observe(out, interval + 1, state)
                     self._weigh(interval + 1, stepper, water, water.new, values, state)
         if self.record and self.whole:
-            self.trail.append(state)
+            self.trail.append(without_trend(state))
         return out
 
     def _weigh(
@@ -267,7 +270,7 @@ class TransportRun:
         stepper.wanted = [{n for n in names if f"{i}.{n}" in wanted} for i, names in enumerate(self.values)]
         state_bars: State = {}
         elastic = torch.zeros_like(inputs["c0"][0]) if ride.elastic else None
-        forecast: dict[int, Forecast] = {}
+        guesses: dict[int, Guess] = {}
         last = None
         end = len(self.trail) - 1
         for span in ride.spans(water_inputs, backwards=True):
@@ -287,7 +290,7 @@ class TransportRun:
                         trail[index + 1],
                         state_bars,
                         self._seeds(bars, interval, dt),
-                        forecast,
+                        guesses,
                     )
                 except StepFailure as failure:
                     raise self._failed(interval, f"a step of the adjoint failed: {failure}") from failure

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_transport_stencil import case, close, uniform
+from test_transport_stencil import Shape, check_network, check_solves
 
 import dgpde
-from dgpde.kernels.transport_stencil.problem import SCHEMES, Faces
-from dgpde.kernels.transport_stencil.reference import ReferenceNetwork
+from dgpde.kernels.transport_stencil.problem import SCHEMES
 from dgpde.kernels.transport_stencil.triton import TritonEngine
 
 SHAPES = [(1, 1, 1), (2, 1, 1), (5, 1, 4), (3, 4, 5), pytest.param((2, 1, 129), marks=pytest.mark.slow)]
@@ -20,26 +19,8 @@ SHAPES = [(1, 1, 1), (2, 1, 1), (5, 1, 4), (3, 4, 5), pytest.param((2, 1, 129), 
 @pytest.mark.parametrize("cross_terms", [False, True])
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_is_the_reference(shape: tuple[int, int, int], scheme: str, cross_terms: bool, holes: bool) -> None:
-    geometry, faces = case(shape, scheme, cross_terms, holes)
-    mine, reference = TritonEngine(geometry)(faces), ReferenceNetwork(geometry, faces)
-    c = uniform(*shape, 2, seed=20)[..., 0]  # strided, as a view of several solutes would be
-    multiplier = uniform(*shape, 2, seed=21)[..., 1] - 0.5
-    assert close(mine.apply(c), reference.apply(c))
-    _, other = case(shape, scheme, cross_terms, holes, seed=50)
-    exists = {k: geometry.inverse[k] > 0.0 for k in geometry.axes}
-    moving = Faces(
-        {k: v * exists[k] for k, v in other.flow.items()},
-        {k: v * exists[k] for k, v in other.conductance.items()},
-        {k: v * exists[k[0]] for k, v in other.cross.items()},
-    )
-    assert close(mine.push(c, moving), reference.push(c, moving))
-    only = Faces({}, moving.conductance, {})
-    assert close(mine.push(c, only), reference.push(c, only))
-    pulled, wanted = mine.pull(multiplier, c).named(), reference.pull(multiplier, c).named()
-    for name, value in wanted.items():
-        there = exists["zyx".index(name.partition("_")[2][0])]
-        assert close(torch.where(there, pulled[name], 0.0), torch.where(there, value, 0.0)), name
+def test_is_the_reference(shape: Shape, scheme: str, cross_terms: bool, holes: bool) -> None:
+    check_network(TritonEngine, shape, scheme, cross_terms, holes)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -49,22 +30,9 @@ def test_is_the_reference(shape: tuple[int, int, int], scheme: str, cross_terms:
 )
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 3)], ids=str)
 def test_solves_with_the_jacobian(
-    shape: tuple[int, int, int], scheme: str, cross_terms: bool, columns: bool, transposed: bool
+    shape: Shape, scheme: str, cross_terms: bool, columns: bool, transposed: bool
 ) -> None:
-    geometry, faces = case(shape, scheme, cross_terms, holes=True)
-    mine, reference = TritonEngine(geometry)(faces), ReferenceNetwork(geometry, faces)
-    c, rhs = uniform(*shape, seed=20), uniform(*shape, seed=22) - 0.5
-    diagonal = 1.0 + 3.0 * uniform(*shape, seed=23)
-    column = uniform(*shape, seed=24) if columns else None  # a solid that holds all: 0
-    if column is not None:
-        column[0, 0, 0] = 0.0
-    found = []
-    for one in (mine, reference):
-        one.setup(diagonal, column, c)
-        found.append(one.solve(rhs, None, 1e-11, transposed))
-    assert found[0].converged
-    # the condition numbers of these systems are below 100
-    assert (found[0].x - found[1].x).norm() <= 1e-9 * found[1].x.norm()
+    check_solves(TritonEngine, shape, scheme, cross_terms, columns, transposed, 1e-11)
 
 
 @pytest.mark.parametrize("scheme", ["upwind", "tvd"])

@@ -123,7 +123,8 @@ def test_taylor(through: bool) -> None:
             return self.inputs[name]
 
     rest = []
-    for size in (4e-3, 2e-3, 1e-3):
+    # at 4e-3 the third order still shows in the outputs whose second derivative is small
+    for size in (1e-3, 5e-4, 2.5e-4):
         moved = Moved(seed=7)
         moved.size = size
         there = solve(moved, *case)

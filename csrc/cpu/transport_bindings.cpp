@@ -116,6 +116,13 @@ void bind_transport(py::module_& m) {
           },
           py::arg("diagonal"), py::arg("column"), py::arg("at"), py::arg("threads"))
       .def(
+          "linearise",
+          [](TransportEngine& engine, uintptr_t at, int threads) {
+            py::gil_scoped_release release;
+            engine.linearise(source(at), threads);
+          },
+          py::arg("at"), py::arg("threads"))
+      .def(
           "solve",
           [](TransportEngine& engine, uintptr_t b, uintptr_t x, const LinearOptions& options) {
             return engine.solve(source(b), target(x), options);

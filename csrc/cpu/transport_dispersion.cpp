@@ -33,12 +33,11 @@ class Dispersing {
         if (!c.inverse[n]) continue;
         const int64_t first = (z * c.ny + y) * c.nx, count = upper(n, z, y);
         for (int64_t i = 0; i < count; ++i) {
-          FaceDispersion f = face(n, z, y, i);
-          f.evaluate();
-          const double area = face_area(n, z, y, i), inverse = c.inverse[n][first + i];
-          c.conductance[n][first + i] = f.nn * area * inverse;
+          const Series f = series(n, z, y, i);
+          const double area = c.inverse[n][first + i] > 0.0 ? face_area(n, z, y, i) : 0.0;
+          c.conductance[n][first + i] = area * f.conductance();
           for (int t = 0; t < 2; ++t)
-            if (double* to = c.cross[kPairOf[n][t]]) to[first + i] = inverse > 0.0 ? f.nt[t] * area : 0.0;
+            if (double* to = c.cross[kPairOf[n][t]]) to[first + i] = area * f.cross(t);
         }
         std::fill(c.conductance[n] + first + count, c.conductance[n] + first + c.nx, 0.0);
         for (int t = 0; t < 2; ++t)
@@ -56,37 +55,43 @@ class Dispersing {
     }
     for (double* to : c.grad_coefficient)
       if (to) std::fill(to, to + cells, 0.0);
-    for (auto& part : parts) part.resize(cells);
+    for (auto& side : parts)
+      for (auto& part : side) part.resize(cells);
     for (int n = 0; n < kAxes; ++n) {
       if (!c.inverse[n]) continue;
-      // parts: of the two other components of q, of a_L, a_1, a_2 and of pore, at the faces across n
+      // parts, of the cell below and of the one above each face across n: of the two other components of q, of a_L, a_1,
+      // a_2 and of pore
       rows([&](int64_t z, int64_t y) {
         const int64_t first = (z * c.ny + y) * c.nx, count = upper(n, z, y);
         for (int64_t i = 0; i < count; ++i) {
-          const FaceDispersion f = face(n, z, y, i);
-          const double area = face_area(n, z, y, i), inverse = c.inverse[n][first + i];
-          const double by_nn = c.bar_conductance[n][first + i] * area * inverse;
-          double by_nt[2] = {}, by_q[3], by_a[3];
+          const Series f = series(n, z, y, i);
+          const double area = face_area(n, z, y, i), open = c.inverse[n][first + i] > 0.0 ? area : 0.0;
+          double by_nt[2] = {}, of_flow = 0.0;
           for (int t = 0; t < 2; ++t)
-            if (const double* bar = c.bar_cross[kPairOf[n][t]])
-              by_nt[t] = inverse > 0.0 ? bar[first + i] * area : 0.0;
-          f.pull(by_nn, by_nt, by_q, by_a);
-          if (c.grad_flow[n]) c.grad_flow[n][first + i] = by_q[0] / area;
-          parts[0][first + i] = by_q[1], parts[1][first + i] = by_q[2];
-          for (int k = 0; k < 3; ++k) parts[2 + k][first + i] = by_a[k];
-          parts[5][first + i] = by_nn;
+            if (const double* bar = c.bar_cross[kPairOf[n][t]]) by_nt[t] = bar[first + i] * open;
+          for (int k = 0; k < 2; ++k) {
+            double own_nn, own_nt[2], by_q[3], by_a[3];
+            f.pull(k, c.bar_conductance[n][first + i] * open, by_nt, own_nn, own_nt);
+            f.half[k].pull(own_nn, own_nt, by_q, by_a);
+            of_flow += by_q[0];
+            parts[k][0][first + i] = by_q[1], parts[k][1][first + i] = by_q[2];
+            for (int m = 0; m < 3; ++m) parts[k][2 + m][first + i] = by_a[m];
+            parts[k][5][first + i] = own_nn;
+          }
+          if (c.grad_flow[n]) c.grad_flow[n][first + i] = of_flow / area;
         }
-        for (auto& part : parts) std::fill(&part[first] + count, &part[first] + c.nx, 0.0);
+        for (auto& side : parts)
+          for (auto& part : side) std::fill(&part[first] + count, &part[first] + c.nx, 0.0);
         if (c.grad_flow[n]) std::fill(c.grad_flow[n] + first + count, c.grad_flow[n] + first + c.nx, 0.0);
       });
       double* coefficient[3] = {c.grad_coefficient[0], transverse(c.grad_coefficient, n, kOthers[n][0]),
                                 transverse(c.grad_coefficient, n, kOthers[n][1])};
       rows([&](int64_t z, int64_t y) {
         for (int t = 0; t < 2; ++t)
-          if (flows[kOthers[n][t]]) gather(n, z, y, parts[t], bar_u[kOthers[n][t]].data());
+          if (flows[kOthers[n][t]]) gather(n, z, y, t, bar_u[kOthers[n][t]].data());
         for (int k = 0; k < 3; ++k)
-          if (coefficient[k]) gather(n, z, y, parts[2 + k], coefficient[k]);
-        if (c.grad_coefficient[3]) gather(n, z, y, parts[5], c.grad_coefficient[3]);
+          if (coefficient[k]) gather(n, z, y, 2 + k, coefficient[k]);
+        if (c.grad_coefficient[3]) gather(n, z, y, 5, c.grad_coefficient[3]);
       });
     }
     // from the components in the cells to the flows through their two faces
@@ -128,10 +133,9 @@ class Dispersing {
   static T transverse(T const* values, int n, int t) {
     return values[n == 0 || t == 0 ? 2 : 1];
   }
-  double coefficient(int which, int64_t cell, int64_t next) const {
+  double coefficient(int which, int64_t cell) const {
     const double* v = c.coefficient[which];
-    if (!v) return 0.0;
-    return c.stride[which] ? 0.5 * (v[cell] + v[next]) : v[0];
+    return v ? v[c.stride[which] ? cell : 0] : 0.0;
   }
 
   // use(side, number in the row, number on the side) for the cells of a row on the sides of an axis that are open.
@@ -175,29 +179,36 @@ class Dispersing {
     });
   }
 
-  FaceDispersion face(int n, int64_t z, int64_t y, int64_t i) const {
-    const int64_t cell = (z * c.ny + y) * c.nx + i, next = cell + step[n];
-    FaceDispersion f{};
-    f.q[0] = c.flow[n][cell] / face_area(n, z, y, i);
-    f.a[0] = coefficient(0, cell, next);
-    f.pore = coefficient(3, cell, next);
-    for (int t = 0; t < 2; ++t) {
-      const int other = kOthers[n][t];
-      f.q[1 + t] = flows[other] ? 0.5 * (velocity[other][cell] + velocity[other][next]) : 0.0;
-      f.a[1 + t] = coefficient(n == 0 || other == 0 ? 2 : 1, cell, next);
+  Series series(int n, int64_t z, int64_t y, int64_t i) const {
+    const int64_t cell = (z * c.ny + y) * c.nx + i, place = n == 0 ? z : n == 1 ? y : i;
+    Series f{};
+    for (int k = 0; k < 2; ++k) {
+      const int64_t own = cell + k * step[n];
+      FaceDispersion& half = f.half[k];
+      f.size[k] = 0.5 * c.width[n][place + k];
+      half.q[0] = c.flow[n][cell] / face_area(n, z, y, i);
+      half.a[0] = coefficient(0, own);
+      half.pore = coefficient(3, own);
+      for (int t = 0; t < 2; ++t) {
+        const int other = kOthers[n][t];
+        half.q[1 + t] = flows[other] ? velocity[other][own] : 0.0;
+        half.a[1 + t] = coefficient(n == 0 || other == 0 ? 2 : 1, own);
+      }
+      half.evaluate();
     }
+    f.evaluate();
     return f;
   }
 
-  // to[i] += half of what the two faces across n of each cell of a row hold.
-  void gather(int n, int64_t z, int64_t y, const Buffer<double>& part, double* to) const {
+  // to[i] += what the faces across n above and below each cell of a row hold for it.
+  void gather(int n, int64_t z, int64_t y, int which, double* to) const {
     const int64_t first = (z * c.ny + y) * c.nx;
-    const double* p = part.data() + first;
-    for (int64_t i = 0; i < c.nx; ++i) to[first + i] += 0.5 * p[i];
+    const double *own = parts[0][which].data() + first, *p = parts[1][which].data() + first;
+    for (int64_t i = 0; i < c.nx; ++i) to[first + i] += own[i];
     if (n == 2) {
-      for (int64_t i = 1; i < c.nx; ++i) to[first + i] += 0.5 * p[i - 1];
+      for (int64_t i = 1; i < c.nx; ++i) to[first + i] += p[i - 1];
     } else if ((n == 0 ? z : y) > 0) {
-      for (int64_t i = 0; i < c.nx; ++i) to[first + i] += 0.5 * p[i - step[n]];
+      for (int64_t i = 0; i < c.nx; ++i) to[first + i] += p[i - step[n]];
     }
   }
 
@@ -205,7 +216,7 @@ class Dispersing {
   const int64_t cells;
   int64_t step[kAxes], size[kAxes];
   bool flows[kAxes];
-  Buffer<double> velocity[kAxes], bar_u[kAxes], parts[6];
+  Buffer<double> velocity[kAxes], bar_u[kAxes], parts[2][6];
 };
 
 }  // namespace

@@ -42,4 +42,34 @@ struct FaceDispersion {
   }
 };
 
+// The halves of two cells on both sides of a face, one behind the other: with nn and nt of each and their sizes h,
+//
+//   conductance = 1/(h_1/nn_1 + h_2/nn_2),   cross_t = (h_1 nn_2 nt_1 + h_2 nn_1 nt_2)/(h_1 nn_2 + h_2 nn_1)
+//
+// per area of the face; 0 where nothing disperses in both.
+struct Series {
+  FaceDispersion half[2];
+  double size[2];
+  double weight[2], inverse;  // h_1 nn_2 and h_2 nn_1, over their sum; one over the sum, or 0
+
+  inline void evaluate() {
+    const double first = size[0] * half[1].nn, second = size[1] * half[0].nn, sum = first + second;
+    inverse = sum > 0.0 ? 1.0 / (sum > 0.0 ? sum : 1.0) : 0.0;
+    weight[0] = first * inverse, weight[1] = second * inverse;
+  }
+  inline double conductance() const { return half[0].nn * half[1].nn * inverse; }
+  inline double cross(int t) const { return weight[0] * half[0].nt[t] + weight[1] * half[1].nt[t]; }
+
+  // Cotangents of nn and nt of one half.
+  inline void pull(int k, double by_conductance, const double* by_cross, double& by_nn, double* by_nt) const {
+    const double other = half[1 - k].nn * inverse;
+    by_nn = by_conductance * size[k] * other * other;
+    for (int t = 0; t < 2; ++t) {
+      by_nt[t] = by_cross[t] * weight[k];
+      // of the weights: that of the other half grows with nn of this one, at the cost of its own
+      by_nn += by_cross[t] * size[1 - k] * inverse * weight[k] * (half[1 - k].nt[t] - half[k].nt[t]);
+    }
+  }
+};
+
 }  // namespace dgpde

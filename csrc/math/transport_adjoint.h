@@ -241,13 +241,17 @@ class TransportAdjoint : TransportPlainAdjoint<V> {
     for (int64_t k = 0; k + 1 < p.nz; ++k) {
       const V q = flux(k + 1), of_flux = c.rhs(k + 1) - c.rhs(k);
       const Face f = this->template face_above<kTvd>(k);
-      const V of_conductance = of_flux * (c.c(k) - c.c(k + 1)) * (R(0.5) / this->distance(k));
-      const V length = s.input(k, kDispersivity) + s.input(k + 1, kDispersivity), along = of_conductance * vabs(q);
-      bar.flux[k + 1] = bar.flux[k + 1] + of_flux * f.per_q + of_conductance * length * this->sign(q);
-      c.of_spread(k) = c.of_spread(k) + of_conductance;
-      c.of_spread(k + 1) = c.of_spread(k + 1) + of_conductance;
-      s.sum(k, kDispersivity) = s.sum(k, kDispersivity) + along;
-      s.sum(k + 1, kDispersivity) = s.sum(k + 1, kDispersivity) + along;
+      const auto g =
+          this->in_series(k, this->dispersion(s, k, c.spread(k), q), this->dispersion(s, k + 1, c.spread(k + 1), q));
+      const V of_conductance = of_flux * (c.c(k) - c.c(k + 1));
+      const V of_below = of_conductance * g.by_below, of_above = of_conductance * g.by_above;
+      bar.flux[k + 1] =
+          bar.flux[k + 1] + of_flux * f.per_q +
+          (of_below * s.input(k, kDispersivity) + of_above * s.input(k + 1, kDispersivity)) * this->sign(q);
+      c.of_spread(k) = c.of_spread(k) + of_below;
+      c.of_spread(k + 1) = c.of_spread(k + 1) + of_above;
+      s.sum(k, kDispersivity) = s.sum(k, kDispersivity) + of_below * vabs(q);
+      s.sum(k + 1, kDispersivity) = s.sum(k + 1, kDispersivity) + of_above * vabs(q);
     }
   }
   // Cotangents of the fluxes as those of what they follow from.

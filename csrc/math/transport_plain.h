@@ -85,8 +85,7 @@ class TransportPlain : protected TransportStep<V> {
       if (k < last) {
         next = diffusive(kind, s, i, k + 1);
         q = flux(k + 1);
-        const V length = s.input(k, kDispersivity) + s.input(k + 1, kDispersivity);
-        d = (spread + next + length * vabs(q)) * (R(0.5) / this->distance(k));
+        d = this->in_series(k, this->dispersion(s, k, spread, q), this->dispersion(s, k + 1, next, q)).value;
         const Upwind at = weights(k, q);
         diag = diag + q * at.below + d, up = q * at.above - d;
         from_below = -up;

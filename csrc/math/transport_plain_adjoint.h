@@ -356,7 +356,7 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
     const SoluteCells<V> s = solute(i);
     const bool spreads = diffuses(i);
     const Wanted wants = wanted(i);
-    V from_below{};
+    V from_below{}, diffused = wants.faces ? this->diffusive(kind, s, i, 0) : V{};
     for (int64_t k = 0; k < p.nz; ++k) {
       const R dz = this->size(k);
       if (wants.cells) {
@@ -374,15 +374,19 @@ class TransportPlainAdjoint : protected TransportReplay<V> {
       }
       V of_spread = from_below;
       if (wants.faces && k + 1 < p.nz) {
-        const V q = flux(k + 1), of_conductance = (s.of_below(k) - s.of_above(k)) * (R(0.5) / this->distance(k));
-        const V length = s.input(k, kDispersivity) + s.input(k + 1, kDispersivity), along = of_conductance * vabs(q);
+        const V q = flux(k + 1), of_conductance = s.of_below(k) - s.of_above(k);
+        const V next = this->diffusive(kind, s, i, k + 1);
+        const auto g = this->in_series(k, this->dispersion(s, k, diffused, q), this->dispersion(s, k + 1, next, q));
+        diffused = next;
+        const V of_lower = of_conductance * g.by_below, of_upper = of_conductance * g.by_above;
         const Upwind at = this->weights(k, q);
-        bar.flux[k + 1] = bar.flux[k + 1] + at.below * s.of_below(k) + at.above * s.of_above(k) +
-                          of_conductance * length * this->sign(q);
-        s.sum(k, kDispersivity) = s.sum(k, kDispersivity) + along;
-        s.sum(k + 1, kDispersivity) = s.sum(k + 1, kDispersivity) + along;
-        from_below = of_conductance;
-        of_spread = of_spread + of_conductance;
+        bar.flux[k + 1] =
+            bar.flux[k + 1] + at.below * s.of_below(k) + at.above * s.of_above(k) +
+            (of_lower * s.input(k, kDispersivity) + of_upper * s.input(k + 1, kDispersivity)) * this->sign(q);
+        s.sum(k, kDispersivity) = s.sum(k, kDispersivity) + of_lower * vabs(q);
+        s.sum(k + 1, kDispersivity) = s.sum(k + 1, kDispersivity) + of_upper * vabs(q);
+        from_below = of_upper;
+        of_spread = of_spread + of_lower;
       }
       if (spreads) pull_spread(i, k, of_spread);
     }

@@ -187,8 +187,24 @@ class TransportStep {
   }
   DGPDE_HD R distance(int64_t k) const { return R(0.5) * (size(k) + size(k + 1)); }  // of the centres beside face k
   DGPDE_HD V face_conductance(const SoluteCells<V>& s, int64_t k) const {
-    const V length = s.input(k, kDispersivity) + s.input(k + 1, kDispersivity);
-    return (c.spread(k) + c.spread(k + 1) + length * vabs(flux(k + 1))) * (R(0.5) / distance(k));
+    return in_series(k, dispersion(s, k, c.spread(k), flux(k + 1)),
+                     dispersion(s, k + 1, c.spread(k + 1), flux(k + 1)))
+        .value;
+  }
+  // theta D between the centre of cell k and a face with the flux q.
+  DGPDE_HD V dispersion(const SoluteCells<V>& s, int64_t k, V spread, V q) const {
+    return spread + s.input(k, kDispersivity) * vabs(q);
+  }
+  // Conductance of the face above k, its half cells one behind the other, from theta D of the cell below and above it, and
+  // its derivatives in these; 0 where nothing disperses in both.
+  struct Between {
+    V value, by_below, by_above;
+  };
+  DGPDE_HD Between in_series(int64_t k, V below, V above) const {
+    const V sum = size(k) * above + size(k + 1) * below, one = broadcast<V>(1);
+    const auto some = sum > V{};
+    const V twice = select(some, R(2) * one / select(some, sum, one), V{}), a = above * twice, b = below * twice;
+    return {below * a, R(0.5) * size(k) * a * a, R(0.5) * size(k + 1) * b * b};
   }
   DGPDE_HD V half_conductance(const SoluteCells<V>& s, int64_t k, V q) const {
     return (c.spread(k) + s.input(k, kDispersivity) * vabs(q)) * (R(2) / size(k));

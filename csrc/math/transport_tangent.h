@@ -107,11 +107,13 @@ class TransportTangent : TransportReplay<V> {
     for (int64_t k = 0; k < p.nz; ++k) row(i, k);
     for (int64_t k = 0; k < last; ++k) {
       const V q = flux(k + 1), dq = moved(now.flux, k + 1);
-      const V length = s.input(k, kDispersivity) + s.input(k + 1, kDispersivity);
-      const V d_length = d(s, k, kDispersivity) + d(s, k + 1, kDispersivity);
-      const V d_conductance =
-          (c.of_spread(k) + c.of_spread(k + 1) + d_length * vabs(q) + length * this->sign(q) * dq) *
-          (R(0.5) / this->distance(k));
+      const auto g =
+          this->in_series(k, this->dispersion(s, k, c.spread(k), q), this->dispersion(s, k + 1, c.spread(k + 1), q));
+      const auto moves = [&](int64_t cell) {  // theta D of a half cell
+        return c.of_spread(cell) + d(s, cell, kDispersivity) * vabs(q) +
+               s.input(cell, kDispersivity) * this->sign(q) * dq;
+      };
+      const V d_conductance = g.by_below * moves(k) + g.by_above * moves(k + 1);
       const Face f = this->template face_above<kTvd>(k);
       const V through = f.per_q * dq + d_conductance * (c.c(k) - c.c(k + 1));
       c.change(k) = c.change(k) - through;

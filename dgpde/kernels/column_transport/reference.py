@@ -6,7 +6,7 @@ Cell k of a column, step from n (plain) to n + 1 (primed), per unit area [kg m-2
         = dz (production - decay (theta_m' c' + m(c'))) - U c' - E c' + max(G, 0) c_source - max(-G, 0) c'
           + yield dz decay_parent (all mass of the parent),
 
-    F = q c_face - (theta D) dc/dz,   theta D = mean of diffusion theta^power + mean of dispersivity |q|
+    F = q c_face - (theta D) dc/dz,   theta D = diffusion theta^power + dispersivity |q| of the half cells in series
     [kinetic]   dz (s' - s)/dt + decay: s' = (s/dt + rate m(c'))/(1/dt + rate + decay)   instead of dm/dt
     [immobile]  dz theta_im (b' - b)/dt + decay,
                 b' = (theta_im b/dt + rate c')/(theta_im (1/dt + decay) + rate);         theta_m = theta - theta_im
@@ -259,8 +259,10 @@ def _terms(
     spread = v["diffusion"] * theta.pow(solute.diffusion_power)
     length = v["dispersivity"]
     q = flux[1:-1]
-    d = 0.5 * (dz[:-1] + dz[1:])
-    conductance = 0.5 * (spread[:-1] + spread[1:] + (length[:-1] + length[1:]) * q.abs()) / d
+    below, above = spread[:-1] + length[:-1] * q.abs(), spread[1:] + length[1:] * q.abs()
+    together = 0.5 * (dz[:-1] * above + dz[1:] * below)  # two half cells, one behind the other
+    some = together > 0.0
+    conductance = torch.where(some, below * above / torch.where(some, together, 1.0), 0.0)
     inner = face_flux(problem, c, q, conductance)
     sides = {}
     for side, row, into in (("top", -1, -flux[-1]), ("bottom", 0, flux[0])):

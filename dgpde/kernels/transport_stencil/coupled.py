@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dgpde.forecast import Forecast
 from dgpde.kernels.flow_stencil.problem import on_side
+from dgpde.kernels.transport_stencil.assembly import MakeNetwork
 from dgpde.kernels.transport_stencil.cell import Cell, Species, Values
+from dgpde.kernels.transport_stencil.guess import Guess
 from dgpde.kernels.transport_stencil.joint import System
 from dgpde.kernels.transport_stencil.pieces import (
     Pulled,
@@ -24,7 +25,7 @@ from dgpde.kernels.transport_stencil.pieces import (
 )
 from dgpde.kernels.transport_stencil.problem import Geometry, Network
 from dgpde.kernels.transport_stencil.reaction import PointRate
-from dgpde.kernels.transport_stencil.step import HALVINGS, LOOSEST, MARGIN, NEWTON, MakeNetwork, Stepper
+from dgpde.kernels.transport_stencil.step import HALVINGS, LOOSEST, MARGIN, NEWTON, Step, Stepper
 from dgpde.kernels.transport_stencil.water import Water
 
 STAGES, RISE, STAGE = 40, 4.0, 1e-2  # of a reaction that is turned on little by little
@@ -57,7 +58,7 @@ class _Point:
 
 
 @dataclass
-class _Step:
+class _Problem:
     """The nonlinear problem of a step, with a share ``strength`` of the reaction."""
 
     stepper: CoupledStepper
@@ -243,7 +244,7 @@ class CoupledStepper(Stepper):
         strength, iterations, failure = 1.0, 0, StepFailure()
         for _ in range(STAGES):
             tolerance = self.tolerance if strength == 1.0 else STAGE
-            problem = _Step(self, networks, cells, water, mine, strength)
+            problem = _Problem(self, networks, cells, water, mine, strength)
             try:
                 point = problem.newton(c, tolerance)
             except StepFailure as stopped:
@@ -258,54 +259,29 @@ class CoupledStepper(Stepper):
 
     # -------------------------------------------------------------------------------------------------- adjoint
 
-    def adjoint(
-        self,
-        water: Water,
-        values: list[Values],
-        state: State,
-        after: State,
-        bars: State,
-        side_bars: Values,
-        forecast: dict[int, Forecast] | None = None,
-    ) -> tuple[State, list[Values], Values]:
-        """Pull the cotangents of a step's end and of its sides back to what went in; see ``Stepper.adjoint``.
-
-        Raises:
-            StepFailure: the transposed solve did not converge.
-        """
+    def _multipliers(
+        self, step: Step, side_bars: Values, found: Pulled, guesses: dict[int, Guess] | None
+    ) -> Iterator[tuple[int, Tensor, tuple[Network, Cell]]]:
+        """All of one solve; what the reaction hands on is added here."""
+        water, values, _, after = step
         count = len(self.species)
         mine = values[count]
-        ends = [self.after(number, water, values, state, after) for number in range(count)]
-        networks, cells = [network for network, _ in ends], [cell for _, cell in ends]
+        ends = [self.after(number, *step) for number in range(count)]
         c = torch.stack([after[f"{number}.c"] for number in range(count)])
+        networks, cells = [network for network, _ in ends], [cell for _, cell in ends]
         system = System(self, networks, cells, c, self.reaction.slopes(c, water.theta, mine))
-        found = Pulled(dict(bars), {}, [{} for _ in values], {})
+        slopes = list(zip(system.linear, system.weight, system.column, strict=True))
         load = torch.stack(
-            [
-                self.load(
-                    number,
-                    cells[number],
-                    c[number],
-                    found.bars,
-                    side_bars,
-                    (system.linear[number], system.weight[number], system.column[number]),
-                )
-                for number in range(count)
-            ]
+            [self.load(k, cells[k], c[k], found.bars, side_bars, slopes[k]) for k in range(count)]
         )
         multiplier = self.solve_all(system, load, c, transposed=True)
-        for number in reversed(range(count)):
-            self.pull(
-                number, multiplier[number], (water, values, state, after), ends[number], side_bars, found
-            )
         wanted = set(mine) if self.wanted is None else self.wanted[count]
         by_theta, by_name = self.reaction.pull(multiplier, c, water.theta, mine, wanted)
         add_to(found.water, "theta", by_theta)
         for name, gradient in by_name.items():
             add_to(found.values[count], name, gradient)
-        if not self.lasting:
-            self.flush(water, values, found.values, found.water)
-        return found.before, found.values, found.water
+        for number in reversed(range(count)):
+            yield number, multiplier[number], ends[number]
 
     def solve_all(self, system: System, rhs: Tensor, c: Tensor, transposed: bool) -> Tensor:
         """Solve with the Jacobian of all solutes, or its transpose, to the tolerance.

@@ -6,9 +6,14 @@ Bear & Scheidegger with two transverse dispersivities (Burnett & Frind 1987, Wat
     (theta D)_yy = theta tau D_m + (a_L q_y^2 + a_H q_x^2 + a_V q_z^2)/|q|        (x alike)
     (theta D)_yx = (a_L - a_H) q_y q_x/|q|,   (theta D)_zx = (a_L - a_V) q_z q_x/|q|,   (theta D)_zy alike
 
-On a face the normal component of q is what flows through it, the others are the mean of those in its two cells, which
-are the mean of what flows through the two faces of the cell across that axis, sides of the domain included.
-Coefficients of the two cells are averaged.
+The halves of the two cells between their centres and the face stand in series. In each half the coefficients are those
+of its cell, the normal component of q is what flows through the face, which is the same on both sides of it, and the
+others are those in the cell, the mean of what flows through its two faces across that axis, sides of the domain
+included. With h half the sizes of the cells, the mass through the face and the gradient along it continuous:
+
+    conductance = A/r,   X_nt = A (w_1 D_1,nt + w_2 D_2,nt),   r_k = h_k/D_k,nn,   r = r_1 + r_2,   w_k = r_k/r
+
+which is right where materials or the flow along the face jump; nothing passes a half in which nothing disperses.
 """
 
 from __future__ import annotations
@@ -111,23 +116,50 @@ def disperse(
     flux = {axis: value / geometry.area[axis] for axis, value in flow.items()}
     none: list[Tensor | None] = [None, None, None]
     inside = _velocities(geometry, flux, water) if given.mechanical else none
-    conductance, cross = {}, {}
+    conductance: dict[int, Tensor] = {}
+    cross: dict[tuple[int, int], Tensor] = {}
     zero = geometry.volume.new_zeros(geometry.shape)
     for n in geometry.axes:
-
-        def mean(value: Tensor, n: int = n) -> Tensor:
-            return value if value.dim() < 3 or value.shape[n] == 1 else 0.5 * (value + beyond(value, n))
-
-        q = [flux[k] if k == n else None if (u := inside[k]) is None else mean(u) for k in range(3)]
-        here, open_area = given.at(mean), geometry.area[n] * geometry.inverse[n]
-        speed = _length(q) if given.mechanical else None
-        found = here.across(n, q, speed)
-        conductance[n] = zero if found is None else found * open_area
+        one, two = (_of_cell(geometry, n, flux, inside, given, upper) for upper in (False, True))
+        own, other = (part.across(n, q, speed) for part, q, speed in (one, two))
+        conductance[n] = zero
+        if own is None or other is None:
+            cross |= {pair: zero for pair in geometry.pairs if pair[0] == n}
+            continue
+        half = geometry.half[n].expand(geometry.shape)
+        first, second = half * other, beyond(half, n) * own
+        total = first + second
+        some = total > 0.0
+        total = torch.where(some, total, 1.0)
+        exists = geometry.area[n] * (geometry.inverse[n] > 0.0)
+        conductance[n] = torch.where(some, exists * own * other / total, 0.0)
         for _, t in (pair for pair in geometry.pairs if pair[0] == n):
-            part = here.along(n, t, q, speed)
-            exists = geometry.area[n] * (geometry.inverse[n] > 0.0)
-            cross[n, t] = zero if part is None else part * exists
+            here, there = (part.along(n, t, q, speed) for part, q, speed in (one, two))
+            if here is None or there is None:
+                cross[n, t] = zero
+            else:
+                cross[n, t] = torch.where(some, exists * (first * here + second * there) / total, 0.0)
     return conductance, cross
+
+
+_Half = tuple[Dispersion, list[Tensor | None], Tensor | None]
+
+
+def _of_cell(
+    geometry: Geometry,
+    normal: int,
+    flux: dict[int, Tensor],
+    inside: list[Tensor | None],
+    given: Dispersion,
+    upper: bool,
+) -> _Half:
+    """Coefficients, flux and its length between a face and the centre of the cell on one side of it."""
+
+    def at(value: Tensor) -> Tensor:
+        return beyond(value, normal) if upper and value.dim() == 3 and value.shape[normal] > 1 else value
+
+    q = [flux[k] if k == normal else None if (u := inside[k]) is None else at(u) for k in range(3)]
+    return given.at(at), q, _length(q) if given.mechanical else None
 
 
 def disperse_sides(

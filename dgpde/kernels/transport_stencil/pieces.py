@@ -14,7 +14,10 @@ from dgpde.kernels.transport_stencil.cell import Cell, Values, inverse_slope, in
 from dgpde.kernels.transport_stencil.problem import Network
 from dgpde.kernels.transport_stencil.water import Water
 
-State = dict[str, Tensor]  # "<number of the solute>.c", ".sorbed", ".immobile"
+State = dict[
+    str, Tensor
+]  # "<number of the solute>.c", ".sorbed", ".immobile"; ".trend" and ".length", see ``trend``
+TREND, LENGTH = "trend", "length"
 
 
 class StepFailure(Exception):
@@ -71,6 +74,17 @@ def equal(held: tuple[Tensor | None, ...], key: tuple[Tensor | None, ...]) -> bo
         if (a is None) != (b is None) or (a is not None and a is not b and not torch.equal(a, b)):  # type: ignore[arg-type]
             return False
     return True
+
+
+def trend(number: int, change: Tensor, dt: float | Tensor) -> State:
+    """What a step leaves for the next one to begin its solve from: the change of c and the step's length, [1] s."""
+    length = dt if isinstance(dt, Tensor) else change.new_tensor([dt])
+    return {f"{number}.{TREND}": change, f"{number}.{LENGTH}": length}
+
+
+def without_trend(state: State) -> State:
+    """What the adjoint needs of a state."""
+    return {name: value for name, value in state.items() if not name.endswith((TREND, LENGTH))}
 
 
 def of_solute(state: State, number: int, names: Iterable[str]) -> Values:

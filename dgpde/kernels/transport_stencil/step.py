@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from dgpde.forecast import Forecast
 from dgpde.kernels.flow_stencil.problem import AXES, on_side
-from dgpde.kernels.transport_stencil.cell import Cell, Species, Values
-from dgpde.kernels.transport_stencil.dispersion import Dispersion, disperse, disperse_sides
+from dgpde.kernels.transport_stencil.assembly import DISPERSION, Assembly
+from dgpde.kernels.transport_stencil.cell import Cell, Values
+from dgpde.kernels.transport_stencil.guess import Guess
 from dgpde.kernels.transport_stencil.pieces import (
+    LENGTH,
+    TREND,
     Pulled,
     State,
     StepFailure,
@@ -21,159 +22,23 @@ from dgpde.kernels.transport_stencil.pieces import (
     add_to,
     balance,
     column_slopes,
-    columns,
-    equal,
-    identical,
     leaves_of,
     moved_by,
     of_solute,
+    trend,
 )
-from dgpde.kernels.transport_stencil.problem import Faces, Geometry, Network
+from dgpde.kernels.transport_stencil.problem import Faces, Network
 from dgpde.kernels.transport_stencil.water import Water
 
-DISPERSION = (
-    "longitudinal",
-    "horizontal",
-    "vertical",
-    "diffusion",
-    "tortuosity",
-    "theta_s",
-    "immobile_theta",
-)
-MARGIN = 1e-2  # a step ends this far below the tolerance of its linear solves, since what it leaves is mass
+MARGIN = 1e-2  # a step ends this far below the tolerance of its linear solves, since what they leave is mass
 NEWTON, HALVINGS, LOOSEST = 60, 6, 1e-2
+FURTHEST = 4.0  # lengths of the step before, as far as its change is believed to go on
+
+Step = tuple[Water, list[Values], State, State]  # and the numbers of each solute, states before and after
 
 
-MakeNetwork = Callable[[Faces], Network]
-
-
-@dataclass(frozen=True)
-class _Conducted:
-    """The network of one solute, and what it was made of."""
-
-    key: tuple[Tensor, ...]
-    network: Network
-    sides: Values  # conductances of the sides
-
-
-class Stepper:
-    """Steps of some solutes on some geometry.
-
-    Args:
-        geometry, species: what is solved.
-        make_network: of the backend, one for each solute.
-        tolerance: relative residual of the linear solves.
-
-    Attributes:
-        lasting: whether all steps have the same water, so that an adjoint's part by the dispersion can wait for
-            ``flush``.
-        wanted: by solute, names of the values whose gradients are wanted; None for all.
-        wants_water: whether those of the water are.
-        share: of the cells in the sums of ``Stepped``, [1, 1, nx] or ().
-    """
-
-    def __init__(
-        self,
-        geometry: Geometry,
-        species: tuple[Species, ...],
-        make_network: Sequence[MakeNetwork],
-        tolerance: float,
-    ) -> None:
-        self.geometry, self.species, self.make_network = geometry, species, make_network
-        self.tolerance = tolerance
-        self.lasting = False
-        self.wanted: list[set[str]] | None = None
-        self.wants_water = True
-        self.share = torch.ones((), dtype=torch.float64)
-        self._known: dict[int, _Conducted] = {}
-        self._pending: dict[int, Values] = {}
-
-    # ----------------------------------------------------------------------------------------------- the pieces
-
-    def mobile(self, number: int, water: Water, values: Values) -> tuple[Tensor, Tensor, Tensor]:
-        """(m before, m after, mobile theta after) of one solute."""
-        if not self.species[number].immobile:
-            return water.old, water.new, water.theta
-        standing = values["immobile_theta"]
-        apart = self.geometry.volume * standing
-        return water.old - apart, water.new - apart, water.theta - standing
-
-    def conduct(
-        self, number: int, water: Water, values: Values, twice: bool = False
-    ) -> tuple[dict[int, Tensor], dict[tuple[int, int], Tensor], Values]:
-        """Conductances and cross terms of the faces, conductances of the sides that need them.
-
-        ``twice``: for a tangent, which differentiates the derivatives again.
-        """
-        theta = self.mobile(number, water, values)[2]
-        pore = None
-        if "diffusion" in values:
-            if "tortuosity" in values:
-                pore = theta * values["tortuosity"] * values["diffusion"]
-            else:
-                pore = theta ** (10.0 / 3.0) / values["theta_s"] ** 2 * values["diffusion"]
-        given = Dispersion(values.get("longitudinal"), values.get("horizontal"), values.get("vertical"), pore)
-        kinds = self.species[number].sides
-        held = tuple(side for side, kind in kinds.items() if kind == "concentration")
-        native = None if twice else getattr(self.make_network[number], "disperse", None)
-        faces = (native or disperse)(self.geometry, water.flow, water.sides, given)
-        return *faces, disperse_sides(self.geometry, water.flow, water.sides, given, held)
-
-    def cell(
-        self, number: int, water: Water, values: Values, state: State, sides: Values, born: Tensor | None
-    ) -> Cell:
-        """The cells of one solute."""
-        old, new, _ = self.mobile(number, water, values)
-        inside: Values = {"old": old, "new": new} | water.sides
-        if self.species[number].sources:
-            inside["inflow"] = water.inflow()
-        before = {name: state[f"{number}.{name}"] for name in self.species[number].states}
-        return Cell(self.geometry, self.species[number], water.dt, values, inside, sides, before, born)
-
-    def network(self, number: int, water: Water, values: Values) -> tuple[Network, Values]:
-        """The network of one solute; of the same water and numbers the one that is there."""
-        key = (
-            water.theta,
-            *water.flow.values(),
-            *(values[name] for name in sorted(values) if name in DISPERSION),
-        )
-        known = self._known.get(number)
-        if known is not None and identical(known.key, key):
-            return known.network, known.sides
-        with torch.no_grad():
-            conductance, cross, sides = self.conduct(number, water, values)
-        network = self.make_network[number](Faces(water.flow, conductance, cross))
-        self._known[number] = _Conducted(key, network, sides)
-        return network, sides
-
-    def numbers(self, water: Water, values: list[Values]) -> tuple[float, float]:
-        """The largest grid Peclet and Courant numbers of the faces; the first is infinite where nothing disperses."""
-        peclet = courant = 0.0
-        least = torch.where(self.geometry.volume > 0.0, water.new, torch.inf)
-        for number in range(len(self.species)):
-            network, _ = self.network(number, water, values[number])
-            for axis, flow in network.faces.flow.items():
-                moves = flow.abs()
-                ratio = torch.where(moves > 0.0, moves / network.faces.conductance[axis], 0.0)
-                peclet = max(peclet, float(ratio.max()))
-                courant = max(courant, float((water.dt * moves / least).max()))
-        return peclet, courant
-
-    def set_up(
-        self, network: Network, cell: Cell, c: Tensor, linear: Tensor, weight: Tensor | None
-    ) -> Tensor | None:
-        """Hand the Jacobian at c to the solver, ``Cell.slopes`` given; returns the factors of its columns."""
-        column = None if weight is None else columns(cell, linear, weight, c)
-        self.hand(network, linear, column, c)
-        return column
-
-    def hand(self, network: Network, diagonal: Tensor, column: Tensor | None, c: Tensor) -> None:
-        """``Network.setup``, unless the solver has that matrix."""
-        key = (diagonal, column, c if self.geometry.scheme == "tvd" else None)
-        held = getattr(network, "held", None)
-        if held is None or not equal(held, key):
-            network.setup(diagonal, column, c)
-            network.held = key  # type: ignore[attr-defined]
+class Stepper(Assembly):
+    """Steps of some solutes, their adjoint, and the linear solves of both; see ``Assembly``."""
 
     # -------------------------------------------------------------------------------------------------- forward
 
@@ -194,11 +59,13 @@ class Stepper:
                 parent = cells[species.parent]
                 born = parent.decayed(of_solute(after, species.parent, parent.species.states))
             cell = self.cell(number, water, values[number], state, side_conductance, born)
-            c, more = self._solve(network, cell)
+            c, more = self._solve(network, cell, self._start(number, water, state))
             iterations += more
             cells.append(cell)
             states = cell.states(c)
             after |= {f"{number}.{name}": value for name, value in states.items()}
+            if f"{number}.{TREND}" in state:
+                after |= trend(number, c - state[f"{number}.c"], water.dt)
             for side in species.sides:
                 sides.setdefault(side, []).append(cell.side(side, on_side(c, side))[0])
             masses = [sides[side][-1] for side in species.sides]
@@ -213,11 +80,28 @@ class Stepper:
             carried,
         )
 
-    def _solve(self, network: Network, cell: Cell) -> tuple[Tensor, int]:
-        """Newton from the state before."""
+    def _start(self, number: int, water: Water, state: State) -> Tensor | None:
+        """Where Newton begins: what follows from the step before, unless that is unknown or was much shorter."""
+        if f"{number}.{TREND}" not in state or isinstance(water.dt, Tensor):
+            return None
+        before = float(state[f"{number}.{LENGTH}"])
+        if water.dt > FURTHEST * before:
+            return None
+        return torch.add(state[f"{number}.c"], state[f"{number}.{TREND}"], alpha=water.dt / before)
+
+    def _solve(self, network: Network, cell: Cell, start: Tensor | None = None) -> tuple[Tensor, int]:
+        """Newton from a start, and from the state before where that is None or leads nowhere."""
+        if start is not None:
+            try:
+                return self._newton(network, cell, start)
+            except StepFailure:
+                pass  # a trend that does not go on; the state before is the safer start
+        return self._newton(network, cell, cell.old["c"])
+
+    def _newton(self, network: Network, cell: Cell, c: Tensor) -> tuple[Tensor, int]:
+        """Newton's method from c."""
         geometry, active = self.geometry, self.geometry.active
         linear_problem = geometry.scheme != "tvd" and not cell.species.nonlinear
-        c = cell.old["c"]
         iterations, before = 0, math.inf
 
         def residual(c: Tensor) -> tuple[Tensor, float]:
@@ -283,7 +167,7 @@ class Stepper:
         after: State,
         bars: State,
         side_bars: Values,
-        forecast: dict[int, Forecast] | None = None,
+        guesses: dict[int, Guess] | None = None,
     ) -> tuple[State, list[Values], Values]:
         """Pull the cotangents of a step's end and of its sides back to what went in.
 
@@ -291,7 +175,7 @@ class Stepper:
             water, values, state, after: of the step.
             bars: cotangents of ``after``.
             side_bars: of the masses through the sides, [S, *side].
-            forecast: of the multipliers by solute, from the steps after this one; those found are added.
+            guesses: for the multipliers by solute, from the steps after this one; those found are added.
 
         Returns:
             cotangents of ``state``, of the values of each solute, and of ``water.named()``.
@@ -299,22 +183,29 @@ class Stepper:
         Raises:
             StepFailure: a transposed solve did not converge.
         """
-        found = Pulled(dict(bars), {}, [{} for _ in values], {})
+        found, step = Pulled(dict(bars), {}, [{} for _ in values], {}), (water, values, state, after)
+        for number, multiplier, at in self._multipliers(step, side_bars, found, guesses):
+            self.pull(number, multiplier, step, at, side_bars, found)
+        if not self.lasting:
+            self.flush(water, values, found.values, found.water)
+        return found.before, found.values, found.water
+
+    def _multipliers(
+        self, step: Step, side_bars: Values, found: Pulled, guesses: dict[int, Guess] | None
+    ) -> Iterator[tuple[int, Tensor, tuple[Network, Cell]]]:
+        """Number, multiplier and what ``after`` returns for each solute, each pulled before the next is asked for."""
+        water, _, _, after = step
         for number in reversed(range(len(self.species))):
-            network, cell = self.after(number, water, values, state, after)
+            network, cell = self.after(number, *step)
             c = after[f"{number}.c"]
             linear, weight = cell.slopes()
             column = self.set_up(network, cell, c, linear, weight)
             load = self.load(number, cell, c, found.bars, side_bars, (linear, weight, column))
-            known = None if forecast is None else forecast.setdefault(number, Forecast())
-            start = None if known is None else known.guess(water.dt)
+            known = Guess() if guesses is None else guesses.setdefault(number, Guess())
+            start = known.start(network, load, water.dt)
             multiplier = self.solve_linear(network, load, start, transposed=True)
-            if known is not None:
-                known.add(water.dt, multiplier)
-            self.pull(number, multiplier, (water, values, state, after), (network, cell), side_bars, found)
-        if not self.lasting:
-            self.flush(water, values, found.values, found.water)
-        return found.before, found.values, found.water
+            known.add(load, water.dt, multiplier)
+            yield number, multiplier, (network, cell)
 
     def after(
         self, number: int, water: Water, values: list[Values], state: State, after: State
@@ -360,7 +251,7 @@ class Stepper:
         self,
         number: int,
         multiplier: Tensor,
-        step: tuple[Water, list[Values], State, State],
+        step: Step,
         at: tuple[Network, Cell],
         side_bars: Values,
         found: Pulled,
@@ -472,9 +363,7 @@ class Stepper:
         assert parent is not None
         return self.cell(parent, water, values[parent], state, {}, None)
 
-    def _pull_decay(
-        self, number: int, step: tuple[Water, list[Values], State, State], bar: Tensor, found: Pulled
-    ) -> None:
+    def _pull_decay(self, number: int, step: Step, bar: Tensor, found: Pulled) -> None:
         """Hand the cotangent of what the parent's decay makes to the parent's states, numbers and water."""
         water, values, state, after = step
         which = self.species[number].parent
