@@ -4,11 +4,12 @@
 
 1.2 m of bimodal (Durner 1994) or film-conducting (Peters-Durner-Iden) soil stands over a water table under 60 days
 of drawn weather; ten sensors read water content every hour with noise of 0.005. How far the surface may dry is set
-anew each day, from 2.5 m of suction to 150 m and back by factors of about two, as a laboratory does it with an osmotic
-solution or with the humidity of the air: where it is dry gravity plays no part, and moisture alone would tell little
-but K dpsi/dtheta (`identifiability` says what each design can tell). Told to the inversions: the weather, these
-limits, the water table, that the start is at rest over it. Not told: any other head, any flux, any parameter. The
-truth is computed on 240 cells, the inversions on 80. Three ways to learn:
+anew each day, from 2.5 m of suction to 150 m and back by factors of about two, as a laboratory can with an osmotic
+solution (the humidity of air cannot be held so finely): where it is dry gravity plays no part, and moisture alone
+would tell little but K dpsi/dtheta (`identifiability` says what each design can tell). Told to the
+inversions: the weather, these limits, the water table, that the start is at rest over it. Not told: any
+other head, any flux, any parameter. The truth is computed on 240 cells, the inversions on 80. Three ways
+to learn:
 
 - network: van Genuchten-Mualem curves and the departures of a `SoilNetwork` (8 units a curve), baked into tables
   inside the solver: 6 + 50 numbers. The bends of the departures over log10 of suction are penalised (as by
