@@ -69,14 +69,14 @@ CASES = {
             title="Infiltration into a dry column (Celia et al. 1990), 100 cells, 200 steps",
             module="celia",
             repeats={
-                "cpu": {1: 20, 64: 10, 1000: 5, 1024: 5, 10_000: 2, 100_000: 1},
+                "cpu": {1: 100, 64: 10, 1000: 5, 1024: 5, 10_000: 2, 100_000: 1},
                 "cuda": {1024: 5, 100_000: 5, 1_000_000: 3},
             },
             baselines=(
                 Baseline(
                     name="jax",
                     module="celia_jax",
-                    arguments={1: "--repeats 10", 64: "--repeats 5", 1024: "--repeats 3"},
+                    arguments={1: "--repeats 100", 64: "--repeats 10", 1024: "--repeats 5"},
                     needs="jax",
                 ),
                 Baseline(

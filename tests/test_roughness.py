@@ -53,7 +53,7 @@ def test_an_untrained_soil_departs_nowhere(route: str) -> None:
     soil = dgpde.NeuralSoil(prior(), dgpde.SoilNetwork(units=4), route=route)
     psi = -torch.logspace(-1, 2, 40, dtype=torch.float64)
     departure, curves = soil.roughness(psi), soil.roughness(psi, of="curves")
-    assert float(departure.theta) == float(departure.log10_k) == 0.0
+    assert float(departure.theta.detach()) == float(departure.log10_k.detach()) == 0.0
     assert float(curves.theta) > 0.0 and float(curves.log10_k) > 0.0
 
 

@@ -209,9 +209,29 @@ def cost() -> list[str]:
     return lines(head, [[title, *(f"{found[name]:.3g}" for name in names)]])
 
 
+def price() -> list[str]:
+    """Routes."""
+    record = read("routes")
+    names = ("forward, times", "forward and gradient, times")
+    title = f"Price of a step, {record['columns']} columns x {record['cells']} cells, one core"
+    rows = [[way, *(f"{row[name]:.2f}" for name in names)] for way, row in record["ways"].items()]
+    return lines([title, "forward", "with gradient"], rows)
+
+
 def report() -> str:
     """All tables."""
-    parts = [flux(), profile(), curves(), designs(), lengths(), measured(), stress(), soils(), cost()]
+    parts = [
+        flux(),
+        profile(),
+        curves(),
+        designs(),
+        lengths(),
+        measured(),
+        stress(),
+        soils(),
+        cost(),
+        price(),
+    ]
     return "\n".join(line for part in parts for line in part)
 
 

@@ -8,14 +8,10 @@
 // held as carry_theta (cotangent of theta_{n-1}), carry_psi and carry_ponding, and the soil is evaluated once a step.
 #pragma once
 
-#include "column_replay.h"
+#include "column_sums.h"
 
 namespace dgpde {
 inline namespace DGPDE_ISA {
-
-// A pack of columns sums the gradients of a network's weights in memory of its own.
-template <class V>
-constexpr bool kKeepsWeights = Lane<V>::width > 1;
 
 // Cotangents that the water of each step has from what it carried; there are none in a run of flow alone.
 struct NoSeeds {
@@ -23,12 +19,13 @@ struct NoSeeds {
 };
 
 template <class V>
-class ColumnAdjoint : ColumnReplay<V> {
-  using Base = ColumnReplay<V>;
+class ColumnAdjoint : ColumnSums<V> {
+  using Base = ColumnSums<V>;
   using Base::p, Base::lanes, Base::elastic, Base::soil, Base::n_soil, Base::used, Base::c, Base::top, Base::bottom,
       Base::top_soil, Base::bottom_soil, Base::interval, Base::dt, Base::inv_dt, Base::weight, Base::active,
       Base::ponding_old, Base::omega, Base::omega_c, Base::root_rate, Base::omega_slope, Base::limited,
-      Base::transpiration, Base::feddes_h, Base::top_flux, Base::bottom_flux, Base::top_d, Base::bottom_d;
+      Base::transpiration, Base::feddes_h, Base::top_flux, Base::bottom_flux, Base::top_d, Base::bottom_d, Base::in,
+      Base::weighs, Base::carry_ponding, Base::sum_omega_c, Base::worst;
   using Base::W;
   using typename Base::Face;
   using typename Base::R;
@@ -37,14 +34,8 @@ class ColumnAdjoint : ColumnReplay<V> {
   // `chunk` says which of the table's gradients (each a sum and what its rounding lost) this pack adds to.
   DGPDE_HD ColumnAdjoint(const ColumnProblem& problem, const ColumnCotangents& cotangents, const Lanes& which,
                          int64_t chunk, V* scratch, int64_t stride)
-      : Base(problem, which, scratch, stride),
-        in(cotangents),
-        table_grad(static_cast<R*>(in.grad.soil[0].data) + (this->tabulated() ? chunk * in.grad.soil[0].t : 0)) {
-    this->use_soil(in.grad.soil);
-    weighs = in.grad.weights.data != nullptr;
-    elastic |= in.grad.specific_storage.data != nullptr;
+      : Base(problem, cotangents, which, chunk, scratch, stride) {
     simple = !p.roots && !elastic && !weighs && !this->tabulated() && !in.grad.source.data;
-    this->rootless = in.grad.root_density.data != nullptr;
   }
 
   enum Seed { kSeedElastic, kSeedTaken, kSeedSource, kSeedBefore, kSeeds };
@@ -78,23 +69,18 @@ class ColumnAdjoint : ColumnReplay<V> {
           put_mask(active, lane, false);  // its first step is done
       }
     }
-    finish();
+    this->leave();
   }
 
  private:
-  const ColumnCotangents& in;
-  R* const table_grad;
   // Steps of a pack in which all lanes move, nothing is observed, and no cell has roots, storage or a source asked for,
   // have sweeps of their own: a quarter of the general ones' instructions ask for these. A GPU thread has one pair.
   static constexpr bool kBares = W > 1;
-  bool simple = false;                               // but for what changes from step to step
-  bool weighs = false;                               // whether the gradient of a network's weights is asked for
-  V weight_sum[kKeepsWeights<V> ? kMaxWeights : 1];  // of each column; a GPU thread adds to memory
+  bool simple = false;  // but for what changes from step to step
   int64_t row[W];
-  V carry_ponding, ponding_from_top{}, mu{}, worst{};
+  V ponding_from_top{}, mu{};
   V seed_top, seed_bottom, seed_runoff, seed_uptake, seed_ponding;
   V top_slope, bottom_slope, top_load, bottom_load;  // of the boundary fluxes: what they add to the end rows
-  V sum_omega_c{};
   V* seeds = nullptr;
   DGPDE_HD V seed(int64_t k, Seed which) const { return seeds ? seeds[k * kSeeds + which] : V{}; }
   bool heads = true;   // whether carry_psi may hold anything
@@ -106,28 +92,8 @@ class ColumnAdjoint : ColumnReplay<V> {
       row[lane] = history.count(lane) - 1;
       put_mask(active, lane, row[lane] > 0);
     }
-    for (int64_t k = 0; k < p.nz; ++k) {
-      c.carry_psi(k) = c.carry_theta(k) = c.sum_face(k) = c.sum_storage(k) = c.sum_k(k) = V{};
-      const Strided<V> sum = c.sum_at(k);
-      for (int i = 0; i < n_soil; ++i) sum[i] = V{};
-      if (in.resume) {
-        c.carry_psi(k) = load<V>(as_view(in.carry_psi), 0, k, lanes);
-        c.carry_theta(k) = load<V>(as_view(in.carry_theta), 0, k, lanes);
-        c.sum_face(k) = load<V>(as_view(in.sum_face), 0, k, lanes);
-        c.sum_storage(k) = load<V>(as_view(in.sum_storage), 0, k, lanes);
-        c.sum_k(k) = load<V>(as_view(in.sum_k), 0, k, lanes);
-        if (!this->tabulated())  // a table's gradient is in memory of its own
-          for (int i = 0; i < n_soil; ++i) sum[i] = load<V>(as_view(in.sum_soil), used[i], k, lanes);
-      }
-    }
-    if constexpr (kKeepsWeights<V>)
-      for (int64_t i = 0; weighs && i < soil.network.size(); ++i)
-        weight_sum[i] = load<V>(as_view(in.grad.weights), i, 0, lanes);
-    carry_ponding = in.resume ? load<V>(as_view(in.carry_ponding), 0, 0, lanes) : V{};
-    if (in.resume && p.roots) sum_omega_c = load<V>(as_view(in.grad.omega_c), 0, 0, lanes);
+    this->take_up();
   }
-
-  static DGPDE_HD View as_view(const MutableView& v) { return {v.data, v.t, v.z, v.n}; }
 
   DGPDE_HD V series_cotangent(const View& v) const {
     return v.data ? select(active, load_series<V>(v, interval, 0, lanes), V{}) : V{};
@@ -303,8 +269,8 @@ class ColumnAdjoint : ColumnReplay<V> {
     heads = elastic || !all(active);
     carry_ponding = select(active, ponding_from_top, carry_ponding);
     if (!kBare && p.roots) {
-      add_series(in.grad.transpiration, sum_t);
-      for (int i = 0; i < 4; ++i) add_series(in.grad.feddes[i], sum_h[i]);  // none of a table
+      this->add_series(in.grad.transpiration, sum_t);
+      for (int i = 0; i < 4; ++i) this->add_series(in.grad.feddes[i], sum_h[i]);  // none of a table
     }
   }
 
@@ -320,8 +286,8 @@ class ColumnAdjoint : ColumnReplay<V> {
     if constexpr (kBare) return;
     if (p.roots) root_gradients(k, lambda, sum_t, sum_h);
     if (in.grad.source.data)
-      add_cell_series(in.grad.source, k,
-                      select(active, lambda + seed(k, kSeedSource), V{}) * static_cast<R>(p.dz[k]));
+      this->add_cell_series(in.grad.source, k,
+                            select(active, lambda + seed(k, kSeedSource), V{}) * static_cast<R>(p.dz[k]));
   }
 
   // What remains of a row of the transposed system, against the size of its terms (each lambda counted with what
@@ -351,11 +317,11 @@ class ColumnAdjoint : ColumnReplay<V> {
     const V gtheta = moving<kBare>(c.carry_theta(k) - rate * filled + from_seeds);
     gkr = moving<kBare>(gkr);
     if constexpr (kBare) {
-      add_parameters(k, c.dtheta_at(k), c.dkr_at(k), gtheta, gkr);
+      this->add_parameters(k, c.dtheta_at(k), c.dkr_at(k), gtheta, gkr);
       c.carry_theta(k) = rounded(rate) * static_cast<R>(p.dz[k]);  // not the product above, which is fused there
     } else {
-      add_soil(k, c.dtheta_at(k), c.dkr_at(k), gtheta, gkr, [&] { return this->table_at(k); });
-      add_weights(k, V(c.psi(k)), V(c.capacity(k)), V(c.dkr(k)), gtheta, gkr);
+      this->add_soil(k, c.dtheta_at(k), c.dkr_at(k), gtheta, gkr, [&] { return this->table_at(k); });
+      this->add_weights(k, V(c.psi(k)), V(c.capacity(k)), V(c.dkr(k)), gtheta, gkr);
       const V carry_theta = rate * static_cast<R>(p.dz[k]) + seed(k, kSeedBefore);
       c.carry_theta(k) = select(active, carry_theta, V(c.carry_theta(k)));
       if (heads) c.carry_psi(k) = select(active, carry_psi, V(c.carry_psi(k)));
@@ -378,51 +344,18 @@ class ColumnAdjoint : ColumnReplay<V> {
       boundary_head(face, psi_b);
       const auto dkr_p = at_face.list();
       const V gkr = gradient(kInKrB);
-      add_soil(k, dkr_p, dkr_p, V{}, gkr, [&] { return this->table_at(k, psi_b); });
-      add_weights(k, psi_b, V{}, at_face.dkr, V{}, gkr);
+      this->add_soil(k, dkr_p, dkr_p, V{}, gkr, [&] { return this->table_at(k, psi_b); });
+      this->add_weights(k, psi_b, V{}, at_face.dkr, V{}, gkr);
       through_kr = gkr * at_face.dkr;
     }
     for (int i = 0; i < slots; ++i)
-      if (values[i].data) add_series(values[i], gradient(kInValue0 + i) + (kInValue0 + i == head ? through_kr : V{}));
+      if (values[i].data)
+        this->add_series(values[i], gradient(kInValue0 + i) + (kInValue0 + i == head ? through_kr : V{}));
     if (face.kind == Boundary::atmosphere && in.grad.response[kEvaporation].data)
       pull_response<V>(p, kEvaporation, lanes, active, V(c.psi(k)), gradient(kInShare),
                        in.grad.response[kEvaporation]);
     if (k == p.nz - 1 && &face == &top) ponding_from_top = gradient(kInPonding);
     return gradient(kInKr);
-  }
-
-  template <class A>
-  DGPDE_HD void add_parameters(int64_t k, const A& dtheta, const A& dkr, V gtheta, V gkr) {
-    const Strided<V> sum = c.sum_at(k);
-    for (int i = 0; i < n_soil; ++i) sum[i] = sum[i] + gtheta * dtheta[i] + gkr * dkr[i];
-  }
-
-  // Cotangents of theta and kr at a head of cell k, passed on to the soil's parameters; place() says where a table has
-  // its numbers there.
-  template <class A, class Place>
-  DGPDE_HD void add_soil(int64_t k, const A& dtheta, const A& dkr, V gtheta, V gkr, const Place& place) {
-    if (!this->tabulated()) return add_parameters(k, dtheta, dkr, gtheta, gkr);
-    if (!in.grad.soil[0].data) return;
-    // Many columns and steps add to one number, in an order that depends on the segments of the run. The sum is kept
-    // to twice the precision (Knuth's two-sum), so that it rounds to the same bits in any order.
-    V x[Tabulated::n_raw];
-    for (int i = 0; i < Tabulated::n_raw; ++i)
-      x[i] = Tabulated::of_theta(i) ? gtheta * V(dtheta[i]) : gkr * V(dkr[i]);
-    Tabulated::add_rows<V>(x, place(), lanes.first, lanes.n, table_grad, table_grad + 4 * p.n_classes * p.n_knots);
-  }
-
-  // Cotangents of theta and kr at head psi of cell k, passed on to a network's weights.
-  // The slopes are those at psi.
-  DGPDE_HD void add_weights(int64_t k, V psi, V capacity, V dkr, V gtheta, V gkr) {
-    if (weighs && any(mask_or(gtheta != V{}, gkr != V{}))) pull_weights(k, psi, capacity, dkr, gtheta, gkr);
-  }
-  DGPDE_HD_NOINLINE void pull_weights(int64_t k, V psi, V capacity, V dkr, V gtheta, V gkr) {
-    Network::pull<V>(soil.network, c.soil_at(k), psi, capacity, dkr, gtheta, gkr, [&](int64_t i, V x) {
-      if constexpr (kKeepsWeights<V>)
-        weight_sum[i] = weight_sum[i] + x;
-      else
-        static_cast<R*>(in.grad.weights.data)[i * in.grad.weights.t + lanes.column(0) * in.grad.weights.n] += x;
-    });
   }
 
   DGPDE_HD void root_gradients(int64_t k, V lambda, V& sum_t, V* sum_h) {
@@ -440,85 +373,7 @@ class ColumnAdjoint : ColumnReplay<V> {
       feddes<true, V>(feddes_h, V(c.psi(k)), a_h);
       for (int i = 0; i < 4; ++i) sum_h[i] = sum_h[i] + ga * w * a_h[i];
     }
-    if (in.grad.root_density.data) add_cell_series(in.grad.root_density, k, ga * a * static_cast<R>(p.dz[k]));
-  }
-
-  DGPDE_HD void add_series(const MutableView& v, V x) const {
-    if (!v.data) return;
-    for (int lane = 0; lane < W; ++lane)
-      if (get_mask(active, lane) && lanes.owns(lane))
-        static_cast<R*>(v.data)[interval[lane] * v.t + lanes.column(lane) * v.n] += get(x, lane);
-  }
-  DGPDE_HD void add_cell_series(const MutableView& v, int64_t k, V x) const {
-    for (int lane = 0; lane < W; ++lane)
-      if (get_mask(active, lane) && lanes.owns(lane))
-        static_cast<R*>(v.data)[interval[lane] * v.t + k * v.z + lanes.column(lane) * v.n] += get(x, lane);
-  }
-
-  DGPDE_HD void put_cell(const MutableView& v, int64_t t, int64_t k, const Mask<V>& own, V x) const {
-    if (v.data) store<V>(static_cast<R*>(v.data) + t * v.t + k * v.z, v.n, lanes, own, x);
-  }
-
-  // The sums over the steps become gradients once the first step of the run is reached; until then they are kept.
-  DGPDE_HD void finish() {
-    Mask<V> own{};
-    for (int lane = 0; lane < W; ++lane) put_mask(own, lane, lanes.owns(lane));
-    for (int lane = 0; lane < W; ++lane)
-      if (lanes.owns(lane)) in.status[lanes.column(lane)] |= get(worst, lane) != R(0);
-    put_cell(in.grad.omega_c, 0, 0, own, sum_omega_c);
-    if (!in.first) {
-      keep_weights(own);
-      put_cell(in.carry_ponding, 0, 0, own, carry_ponding);
-      for (int64_t k = 0; k < p.nz; ++k) {
-        put_cell(in.carry_psi, 0, k, own, c.carry_psi(k));
-        put_cell(in.carry_theta, 0, k, own, c.carry_theta(k));
-        put_cell(in.sum_face, 0, k, own, c.sum_face(k));
-        put_cell(in.sum_storage, 0, k, own, c.sum_storage(k));
-        put_cell(in.sum_k, 0, k, own, c.sum_k(k));
-        if (!this->tabulated())
-          for (int i = 0; i < n_soil; ++i) put_cell(in.sum_soil, used[i], k, own, c.sum_at(k)[i]);
-      }
-      return;
-    }
-    put_cell(in.grad.ponding0, 0, 0, own, carry_ponding);
-    V from_face{};
-    for (int64_t k = 0; k < p.nz; ++k) {
-      const Strided<V> sum = c.sum_at(k), d = c.soil_at(k);
-      const V theta_s = V(d[0]) + V(d[1]), s = c.storage(k);
-      // the initial state: theta_0 and psi_0 entered the first step as the old state
-      c.psi(k) = load<V>(p.in.psi0, 0, k, lanes);
-      this->evaluate(k);
-      const V carry = c.carry_theta(k);
-      add_soil(k, c.dtheta_at(k), c.dkr_at(k), carry, V{}, [&] { return this->table_at(k); });
-      add_weights(k, V(c.psi(k)), V(c.capacity(k)), V{}, carry, V{});
-      put_cell(in.grad.psi0, 0, k, own, c.carry_psi(k) + c.capacity(k) * carry);
-      // storage = dz Ss / theta_s
-      put_cell(in.grad.specific_storage, 0, k, own, c.sum_storage(k) * static_cast<R>(p.dz[k]) / theta_s);
-      SoilPoint<V> full;
-      V dfull[kSoilSlots], dkr_full[kSoilSlots];
-      soil_partials<V>(soil, d, V{}, full, dfull, dkr_full);
-      for (int i = 0; i < n_soil; ++i) dfull[i] = dfull[used[i]];
-      const V to_theta_s = -c.sum_storage(k) * s / theta_s;
-      add_soil(k, dfull, dkr_full, to_theta_s, V{}, [&] { return this->table_at(k, V{}); });
-      if (!this->tabulated())
-        for (int i = 0; i < n_soil; ++i) put_cell(in.grad.soil[used[i]], 0, k, own, sum[i]);
-      // face = 2/(dz_a/K_a + dz_b/K_b)
-      const V k_sat = load<V>(p.in.k_sat, 0, k, lanes);
-      V total = c.sum_k(k) + from_face;
-      if (k + 1 < p.nz) {
-        const V above = load<V>(p.in.k_sat, 0, k + 1, lanes);
-        const V t2 = R(0.5) * c.face(k) * c.face(k) * c.sum_face(k);
-        total = total + t2 * static_cast<R>(p.dz[k]) / (k_sat * k_sat);
-        from_face = t2 * static_cast<R>(p.dz[k + 1]) / (above * above);
-      }
-      put_cell(in.grad.k_sat, 0, k, own, total);
-    }
-    keep_weights(own);
-  }
-
-  DGPDE_HD void keep_weights(const Mask<V>& own) const {
-    if constexpr (kKeepsWeights<V>)
-      for (int64_t i = 0; weighs && i < soil.network.size(); ++i) put_cell(in.grad.weights, i, 0, own, weight_sum[i]);
+    if (in.grad.root_density.data) this->add_cell_series(in.grad.root_density, k, ga * a * static_cast<R>(p.dz[k]));
   }
 };
 

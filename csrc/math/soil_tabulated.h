@@ -222,8 +222,10 @@ struct Tabulated {
       return;
     }
 #endif
+    RealOf<V> side[8][Lane<V>::width];
     for (int lane = 0; lane < Lane<V>::width; ++lane)
-      for (int j = 0; j < 8; ++j) put(r[j], lane, table[places.at[lane] + j]);
+      for (int j = 0; j < 8; ++j) side[j][lane] = table[places.at[lane] + j];
+    for (int j = 0; j < 8; ++j) std::memcpy(&r[j], side[j], sizeof(V));
   }
 
   template <class V>
