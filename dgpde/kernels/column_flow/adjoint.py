@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,9 +38,10 @@ def output_strides(name: str, value: Tensor) -> tuple[int, int, int]:
 
 
 def _segment_rows(problem: ColumnProblem, segment: Segment, device: torch.device) -> Tensor:
-    rows = np.full(problem.intervals + 1, -1)  # numpy's: so small a thing takes torch five times as long
-    rows[list(problem.save)] = np.arange(len(problem.save))
-    return torch.from_numpy(rows[segment.first : segment.last + 1]).to(device)
+    rows = [-1] * (problem.intervals + 1)
+    for row, index in enumerate(problem.save):
+        rows[index] = row
+    return torch.tensor(rows[segment.first : segment.last + 1], device=device)
 
 
 def run_adjoint(

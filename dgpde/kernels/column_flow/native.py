@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -26,28 +27,33 @@ _BOUNDARY_CODES = {name: code for code, name in enumerate(BOUNDARY_VALUES)}
 _RELATION_CODES = {name: code for code, name in enumerate(SOIL_PARAMETERS)}
 
 
-def input_slots(problem: ColumnProblem) -> list[tuple[str, str, int]]:
+def input_slots(problem: ColumnProblem) -> tuple[tuple[str, str, int], ...]:
     """(input name, name in the C++ struct, slot) for every tensor that the kernel reads."""
+    return _slots(problem.input_names(), problem.relation, problem.top, problem.bottom)
+
+
+@cache
+def _slots(names: tuple[str, ...], relation: str, top: str, bottom: str) -> tuple[tuple[str, str, int], ...]:
     slots = []
-    for name in problem.input_names():
+    for name in names:
         group, _, field = name.partition(".")
         if name == "soil.table":
             slots.append((name, "soil", 0))
         elif name == "soil.weights":
             slots.append((name, "weights", 0))
         elif group == "soil":
-            slots.append((name, "soil", SOIL_PARAMETERS[problem.relation].index(field)))
+            slots.append((name, "soil", SOIL_PARAMETERS[relation].index(field)))
         elif group == "top":
-            slots.append((name, "top", BOUNDARY_VALUES[problem.top].index(field)))
+            slots.append((name, "top", BOUNDARY_VALUES[top].index(field)))
         elif group == "bottom":
-            slots.append((name, "bottom", BOUNDARY_VALUES[problem.bottom].index(field)))
+            slots.append((name, "bottom", BOUNDARY_VALUES[bottom].index(field)))
         elif name in FEDDES_HEADS:
             slots.append((name, "feddes", int(name[1]) - 1))
         elif name in RESPONSES:
             slots.append((name, "response", RESPONSES.index(name)))
         else:
             slots.append((name, name, 0))
-    return slots
+    return tuple(slots)
 
 
 def strides_tzn(name: str, value: Tensor) -> tuple[int, int, int]:

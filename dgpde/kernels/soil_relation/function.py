@@ -168,7 +168,7 @@ def _on_cells(
 
     def row(value: Tensor) -> Tensor:
         if value.numel() == 1:
-            return value.reshape(1).expand(cells)
+            return (value if value.dim() == 1 else value.reshape(1)).expand(cells)
         lead = value.dim() - trailing
         return (value.reshape(value.shape[lead:]) if lead > 0 else value).expand(shape).reshape(cells)
 
