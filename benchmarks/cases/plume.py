@@ -34,9 +34,10 @@ MODFLOW = {
     ("upwind", True, 8): (33236.387515, 0.016034, 0.000003, 0.0, 0.0109898, 38.5324),
     ("tvd", True, 8): (33236.402953, 0.010558, 0.000001, 0.0, 0.0100777, 37.3383),
 }
-# How far apart two averages of dispersion are: mass relative, concentration of 1 in the inflow, m; and, with TVD, two
-# limiters: MODFLOW's looks upstream along the strongest inflow, here it is along the axis.
-APART = {"upwind": (1e-4, 4e-3, 0.3), "tvd": (1e-4, 2e-2, 0.5)}
+# How far apart two codes may be: mass relative, concentration of 1 in the inflow, m. With TVD two limiters differ, as
+# the upstream runs agree to 0.004 m: MODFLOW's looks upstream along the strongest inflow and moves the centre of the
+# plume by 1.0 m from the upstream run's, here it looks along the axis and moves it by 0.4 m.
+APART = {"upwind": (1e-4, 4e-3, 0.3), "tvd": (1e-4, 2e-2, 0.7)}
 
 
 @cache
