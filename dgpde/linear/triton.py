@@ -97,7 +97,7 @@ class TritonBackend:
         transposed: bool,
         recall: bool = False,
     ) -> tuple[Tensor, int, float, str]:
-        """x, iterations, relative residual, reason ("" when converged)."""
+        """x, iterations, relative residual, reason ("" when converged); no answer is recalled (``recalls``)."""
         rhs = rhs.detach().contiguous()
         trial = min(max_iterations, RESTART) if not self.precise else max_iterations
         found = self._solve(rhs, x0, tolerance, trial, transposed)
@@ -119,7 +119,6 @@ class TritonBackend:
         tolerance: float,
         max_iterations: int,
         transposed: bool,
-        recall: bool = False,
     ) -> tuple[Tensor, int, float, str]:
         hierarchy = self._hierarchy(transposed)
         if hierarchy is None:
